@@ -1,0 +1,84 @@
+package directory
+
+import (
+	"sync/atomic"
+
+	"github.com/google/uuid"
+
+	"postern/registry"
+)
+
+// Client is the live state of one client: everything that decides about its
+// requests. It is never changed after it was made, only marked dead when a change
+// or an eviction replaced it. Safe for concurrent use.
+type Client struct {
+	ID             string
+	OrganizationID string
+	Application    string
+	Environment    string
+	AgreementID    string
+	Terms          registry.Terms // the agreement's where it sets a field, else the organization's
+	Secrets        []registry.ClientSecret
+
+	refused   bool // it or its organization is disabled or removed
+	validFrom registry.Time
+	agreement *registry.Agreement
+
+	dead atomic.Bool
+}
+
+func newClient(g registry.Grant) *Client {
+	c := &Client{
+		ID:             g.Client.ID,
+		OrganizationID: g.Client.OrganizationID,
+		Application:    g.Client.Application,
+		Environment:    g.Client.Environment,
+		AgreementID:    g.Client.AgreementID,
+		Terms:          g.Organization.Terms,
+		Secrets:        g.Client.Secrets,
+		refused: g.Client.DisabledAt != 0 || g.Client.RemovedAt != 0 ||
+			g.Organization.DisabledAt != 0 || g.Organization.RemovedAt != 0,
+		validFrom: max(g.Client.TokensValidFrom, g.Organization.TokensValidFrom),
+		agreement: g.Agreement,
+	}
+	if g.Agreement != nil {
+		c.Terms = g.Agreement.Terms.Over(g.Organization.Terms)
+	}
+	return c
+}
+
+// Dead reports whether another state has replaced this one: whoever kept the
+// pointer must ask the directory again.
+func (c *Client) Dead() bool { return c.dead.Load() }
+
+// Refused reports whether the client or its organization is disabled or removed.
+func (c *Client) Refused() bool { return c.refused }
+
+// Accepts reports whether a token whose record was issued at issued still speaks for the client.
+func (c *Client) Accepts(issued registry.Time) bool { return !c.refused && issued > c.validFrom }
+
+// ValidFrom is the moment up to which all tokens of the client are revoked.
+func (c *Client) ValidFrom() registry.Time { return c.validFrom }
+
+// InForce reports whether the client's agreement covers now. A client linked to none
+// has nothing that could lapse; one whose agreement was removed is not covered.
+func (c *Client) InForce(now registry.Time) bool {
+	return c.AgreementID == "" || c.agreement != nil && c.agreement.InForce(now)
+}
+
+// EndsAt is when the client's agreement ends; zero when it does not.
+func (c *Client) EndsAt() registry.Time {
+	if c.agreement == nil {
+		return 0
+	}
+	return c.agreement.EndsAt
+}
+
+// Principal is whom a verified token speaks for. It is valid for the request that
+// it was verified for.
+type Principal struct {
+	Client  *Client
+	Token   uuid.UUID // jti
+	Scope   string    // space-separated
+	Expires int64     // seconds
+}

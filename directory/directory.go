@@ -1,0 +1,358 @@
+// Package directory is the live read side of the registry: a bounded cache of
+// clients, the revocations, the keys, and the change feed that keeps them true.
+//
+// What it must never do: make a warm request wait for the store. Readers on the hot
+// path touch atomics only (Keys, Revoked, Fresh, and the Client that they hold); the
+// mutex here guards look-ups of clients that are not held yet. Start reading at Open,
+// then follow.
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"postern/registry"
+	"postern/token"
+)
+
+// Store is what the directory reads. Each method may block until ctx ends and fails
+// with registry.ErrUnavailable when the store cannot answer.
+type Store interface {
+	// Grant returns the client whatever its state, or registry.ErrNotFound.
+	Grant(ctx context.Context, clientID string) (registry.Grant, error)
+	// Keys returns all keys that are not removed and still verify at now.
+	Keys(ctx context.Context) ([]registry.Key, error)
+	// Revocations returns the revocations that still matter.
+	Revocations(ctx context.Context) ([]registry.Revocation, error)
+	// Revocation returns that of one token, or registry.ErrNotFound when it is not revoked.
+	Revocation(ctx context.Context, tokenID string) (registry.Revocation, error)
+}
+
+// Feed hands out changes in the order of their commits. One goroutine uses it.
+type Feed interface {
+	// Poll returns what changed since the last call. reset means that the answer is
+	// not complete (first call, other epoch, pruned gap): reload everything.
+	Poll(ctx context.Context) (changes []registry.Change, reset bool, err error)
+}
+
+// Options of a directory. Zero values get the defaults named here.
+type Options struct {
+	Clients      int           // clients held at once; 100,000
+	MaxStaleness time.Duration // Fresh is false when the feed was not read for so long; 5 m
+	ServeStale   bool          // Fresh is always true once loaded (on_stale: serve)
+	Poll         time.Duration // between looks at the feed; 100 ms
+	Now          func() time.Time
+	Log          *slog.Logger
+}
+
+// Directory is safe for concurrent use. Close it to stop its goroutine.
+type Directory struct {
+	store   Store
+	feed    Feed
+	options Options
+
+	keys        atomic.Pointer[keyring]
+	generation  atomic.Uint64 // of keys; a cached verification is good for one generation
+	revocations revocations
+	readAt      atomic.Int64 // Unix nanoseconds of the last complete look at the feed; 0: never
+
+	polling sync.Mutex // held while the feed is read and applied; never by readers
+	reload  bool       // under polling: what was read last is not in effect
+
+	mu      sync.Mutex // held for map work only, never across I/O
+	clients *simplelru.LRU[string, *Client]
+	applied uint64 // counts resets and changes that can alter a client, so that a load can see that one overtook it
+
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// keyring is one immutable state of the keys.
+type keyring struct {
+	set  *token.KeySet
+	keys []registry.Key
+	sign map[string]*token.SigningKey
+}
+
+// Open loads keys and revocations and follows the feed until Close. It fails when the
+// store cannot be read.
+func Open(ctx context.Context, store Store, feed Feed, o Options) (*Directory, error) {
+	if o.Clients == 0 {
+		o.Clients = 100_000
+	}
+	if o.MaxStaleness == 0 {
+		o.MaxStaleness = 5 * time.Minute
+	}
+	if o.Poll == 0 {
+		o.Poll = 100 * time.Millisecond
+	}
+	d := &Directory{store: store, feed: feed, options: o, done: make(chan struct{})}
+	d.keys.Store(&keyring{set: token.NewKeySet()})
+	clients, err := simplelru.NewLRU(o.Clients, func(_ string, c *Client) { c.dead.Store(true) })
+	if err != nil {
+		return nil, fmt.Errorf("size the client cache: %w", err)
+	}
+	d.clients = clients
+	if err := d.CatchUp(ctx); err != nil {
+		return nil, fmt.Errorf("load the directory: %w", err)
+	}
+	following, stop := context.WithCancel(context.Background())
+	d.stop = stop
+	go d.follow(following)
+	return d, nil
+}
+
+// Close stops following and waits until that is so.
+func (d *Directory) Close() {
+	d.stop()
+	<-d.done
+}
+
+// follow reads the feed until ctx ends. It owns no state: CatchUp does the work.
+func (d *Directory) follow(ctx context.Context) {
+	defer close(d.done)
+	tick := time.NewTicker(d.options.Poll)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// Longer than the store's own patience with a lock, so that its error is the one that is told.
+		look, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := d.CatchUp(look)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !failing {
+			d.options.Log.Error("cannot read the change feed; going on with what is known", "error", err)
+		}
+		if err == nil && failing {
+			d.options.Log.Info("reading the change feed again")
+		}
+		failing = err != nil
+	}
+}
+
+// CatchUp reads and applies what the feed holds now. When it returns nil, every change
+// committed before the call is in effect here: call it after a write to see it on the
+// next request. Concurrent calls take turns.
+func (d *Directory) CatchUp(ctx context.Context) error {
+	d.polling.Lock()
+	defer d.polling.Unlock()
+	started := d.options.Now()
+	changes, reset, err := d.feed.Poll(ctx)
+	if err != nil {
+		return err
+	}
+	// The feed's position is past these changes now: should applying them fail, the
+	// next look starts over from the store.
+	reload := reset || d.reload
+	d.reload = true
+	if reload {
+		err = d.load(ctx)
+	} else {
+		err = d.apply(ctx, changes)
+	}
+	if err != nil {
+		return err
+	}
+	d.reload = false
+	d.revocations.prune(registry.At(started))
+	d.readAt.Store(started.UnixNano())
+	return nil
+}
+
+func (d *Directory) load(ctx context.Context) error {
+	if err := d.loadKeys(ctx); err != nil {
+		return err
+	}
+	all, err := d.store.Revocations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if err := d.revocations.add(r); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	d.applied++
+	d.clients.Purge() // marks each dead
+	d.mu.Unlock()
+	return nil
+}
+
+func (d *Directory) apply(ctx context.Context, changes []registry.Change) error {
+	reloadKeys := false
+	for _, c := range changes {
+		switch c.Kind {
+		case registry.KindToken:
+			r, err := d.store.Revocation(ctx, c.ID)
+			if errors.Is(err, registry.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := d.revocations.add(r); err != nil {
+				return err
+			}
+		case registry.KindKey:
+			reloadKeys = true
+		case registry.KindClient, registry.KindOrganization, registry.KindAgreement:
+			d.drop(c)
+		}
+	}
+	if reloadKeys {
+		return d.loadKeys(ctx)
+	}
+	return nil
+}
+
+// drop marks dead every held client that c is about.
+func (d *Directory) drop(c registry.Change) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.applied++
+	if c.Kind == registry.KindClient {
+		d.clients.Remove(c.ID)
+		return
+	}
+	for _, held := range d.clients.Values() {
+		if c.Kind == registry.KindOrganization && held.OrganizationID == c.ID ||
+			c.Kind == registry.KindAgreement && held.AgreementID == c.ID {
+			d.clients.Remove(held.ID)
+		}
+	}
+}
+
+func (d *Directory) loadKeys(ctx context.Context) error {
+	keys, err := d.store.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	ring := &keyring{keys: keys, sign: make(map[string]*token.SigningKey, len(keys))}
+	public := make([]token.PublicKey, 0, len(keys))
+	for _, k := range keys {
+		signing, err := token.ParseSigningKey(token.Algorithm(k.Algorithm), []byte(k.Private.Reveal()))
+		if err != nil {
+			// One bad key must not take the good ones away; its tokens are refused.
+			d.options.Log.Error("dropped a signing key that cannot be used", "kid", k.ID, "error", err)
+			continue
+		}
+		ring.sign[k.ID] = signing
+		verifying := signing.Public()
+		verifying.NotAfter = int64(k.VerifiesUntil) / 1000
+		public = append(public, verifying)
+	}
+	ring.set = token.NewKeySet(public...)
+	// First the keys, then the generation: whoever reads the new generation sees the new keys.
+	d.keys.Store(ring)
+	d.generation.Add(1)
+	return nil
+}
+
+// Keys returns the keys that verify, and their generation as it was before they were
+// read. What was verified with them is good while Generation stays the same.
+func (d *Directory) Keys() (*token.KeySet, uint64) {
+	generation := d.generation.Load()
+	return d.keys.Load().set, generation
+}
+
+// Generation counts changes of keys.
+func (d *Directory) Generation() uint64 { return d.generation.Load() }
+
+// SigningKey returns the key that signs at now: the newest whose time has come.
+// registry.ErrUnavailable when there is none.
+func (d *Directory) SigningKey(now time.Time) (*token.SigningKey, error) {
+	ring, at := d.keys.Load(), registry.At(now)
+	var best *registry.Key
+	for i := range ring.keys {
+		k := &ring.keys[i]
+		if k.SignsFrom > at || ring.sign[k.ID] == nil {
+			continue
+		}
+		if best == nil || k.SignsFrom > best.SignsFrom {
+			best = k
+		}
+	}
+	if best == nil {
+		return nil, fmt.Errorf("no signing key: %w", registry.ErrUnavailable)
+	}
+	return ring.sign[best.ID], nil
+}
+
+// Revoked reports whether the token's record is revoked. It takes no lock.
+func (d *Directory) Revoked(id uuid.UUID) bool { return d.revocations.has(id) }
+
+// Fresh reports whether the feed was read lately enough to trust what is known.
+func (d *Directory) Fresh(now time.Time) bool {
+	read := d.readAt.Load()
+	return read != 0 && (d.options.ServeStale || now.UnixNano()-read <= int64(d.options.MaxStaleness))
+}
+
+// Age is the time since the feed was last read completely.
+func (d *Directory) Age(now time.Time) time.Duration {
+	return max(0, time.Duration(now.UnixNano()-d.readAt.Load()))
+}
+
+// Client returns the live state of a client: from memory, else from the store.
+// registry.ErrNotFound when there is no such client, registry.ErrUnavailable when the
+// store had to be asked and did not answer.
+func (d *Directory) Client(ctx context.Context, id string) (*Client, error) {
+	d.mu.Lock()
+	c, ok := d.clients.Get(id)
+	d.mu.Unlock()
+	if ok {
+		return c, nil
+	}
+	return d.Reread(ctx, id)
+}
+
+// Reread is Client straight from the store, for a decision that what is held in memory
+// may be too old for.
+func (d *Directory) Reread(ctx context.Context, id string) (*Client, error) {
+	for {
+		d.mu.Lock()
+		before := d.applied
+		d.mu.Unlock()
+		g, err := d.store.Grant(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		c := newClient(g)
+		d.mu.Lock()
+		if d.applied == before {
+			if old, ok := d.clients.Peek(id); ok {
+				old.dead.Store(true)
+			}
+			d.clients.Add(id, c)
+			d.mu.Unlock()
+			return c, nil
+		}
+		d.mu.Unlock()
+		// A change overtook the read: what was read may be from before it. Read again.
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("read client: %w", registry.ErrUnavailable)
+		}
+	}
+}
+
+// Held is the number of clients in memory.
+func (d *Directory) Held() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clients.Len()
+}
