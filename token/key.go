@@ -156,6 +156,9 @@ func (p PublicKey) check() error {
 		if bits := key.N.BitLen(); bits < minModulus || bits > maxModulus {
 			return fmt.Errorf("the RSA modulus has %d bits, outside %d to %d", bits, minModulus, maxModulus)
 		}
+		if key.N.Bit(0) == 0 || key.E < 3 || key.E&1 == 0 {
+			return errors.New("the RSA modulus or exponent is even or too small")
+		}
 		return nil
 	case ed25519.PublicKey:
 		if p.Algorithm != EdDSA || len(key) != ed25519.PublicKeySize {

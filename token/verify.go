@@ -279,19 +279,13 @@ func lists(aud []byte, ours string) (listed, ok bool) {
 		one, _ := text(aud)
 		return string(one) == ours, true
 	}
-	if aud[0] != '[' {
-		return false, false
+	list, ok := elements(aud)
+	for _, raw := range list {
+		one, isText := text(raw)
+		ok = ok && isText
+		listed = listed || string(one) == ours
 	}
-	s := scan{data: aud, at: 1}
-	for s.space(); s.peek() == '"'; s.space() {
-		one, _ := s.text()
-		listed = listed || string(unescape(one)) == ours
-		s.space()
-		if s.peek() == ',' {
-			s.at++
-		}
-	}
-	return listed, s.peek() == ']'
+	return listed, ok
 }
 
 // identifier reports whether id can be the id of a client or an organization: it goes

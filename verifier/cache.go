@@ -1,0 +1,78 @@
+package verifier
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+	"github.com/google/uuid"
+
+	"postern/directory"
+	"postern/registry"
+)
+
+const (
+	defaultCacheBytes = 32 << 20
+
+	// MinCacheBytes is the least that Options.CacheBytes can be. Below it ristretto's fixed
+	// parts, a third of a megabyte, are most of the memory.
+	MinCacheBytes = 64 << 10
+
+	// entryCost is what one entry takes beside its scope, in bytes: 96 for itself and the
+	// rest for ristretto's three maps (value, cost, expiry). TestEntryCost measures it.
+	entryCost = 230
+
+	// maxTTL, in seconds, only keeps sums small: after it a token is verified again.
+	maxTTL = 24 * 60 * 60
+
+	// counterCost is what one of ristretto's frequency counters takes: half a byte in each
+	// of four rows, and two bytes of Bloom filter.
+	counterCost = 4
+)
+
+// entry is the proof that a token was verified. It is never changed. The token is not kept.
+type entry struct {
+	sum        [sha256.Size]byte // of the whole token; the cache's own key is 64 bits of it
+	token      uuid.UUID
+	issued     registry.Time
+	expires    int64  // seconds: the token's exp, or the end of its key when that is sooner
+	generation uint64 // of the keys, read before the signature was checked
+	scope      string
+	client     *directory.Client // live state, and the one to whose organization the token was issued
+}
+
+// newCache makes a cache that takes size bytes when it is full.
+func newCache(size int64) (*ristretto.Cache[uint64, *entry], error) {
+	if size == 0 {
+		size = defaultCacheBytes
+	}
+	if size < MinCacheBytes {
+		return nil, fmt.Errorf("the cache has %d bytes, less than %d", size, MinCacheBytes)
+	}
+	// Ristretto rounds the counters up to a power of two; 4 to 8 of them per entry are
+	// enough to tell tokens in use from tokens seen once.
+	counters := int64(1)
+	for counters*2 <= 8*size/entryCost {
+		counters *= 2
+	}
+	return ristretto.NewCache(&ristretto.Config[uint64, *entry]{
+		NumCounters:        counters,
+		MaxCost:            size - counters*counterCost,
+		BufferItems:        64,
+		IgnoreInternalCost: true, // entryCost has it
+	})
+}
+
+// keep puts e into the cache, if the token may be used now: nothing bad is cached. The
+// cache may drop it.
+func (v *Verifier) keep(e *entry, now time.Time) {
+	ttl := time.Duration(min(e.expires-now.Unix(), maxTTL)) * time.Second
+	if ttl <= 0 { // a ttl of 0 would mean for ever
+		return
+	}
+	if _, err := v.judge(e); err != nil {
+		return
+	}
+	v.cache.SetWithTTL(v.hash(e.sum), e, entryCost+int64(len(e.scope)), ttl)
+}
