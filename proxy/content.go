@@ -1,0 +1,288 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"postern/answer"
+)
+
+// streams reports whether the request has content that is sent piece by piece: it is
+// larger than the buffer, or of unknown size.
+func (x *exchange) streams() bool {
+	return x.head.chunked || x.head.contentLength > int64(x.front.options.Buffer)
+}
+
+// readContent puts content that fits the buffer behind the head in x.out, so that a slow
+// client holds no connection to the upstream.
+func (f *Front) readContent(ctx *fasthttp.RequestCtx, x *exchange) error {
+	if x.streams() || x.head.contentLength == 0 {
+		return nil
+	}
+	stream := ctx.RequestBodyStream()
+	if stream == nil {
+		return fmt.Errorf("%w: none came", errClient)
+	}
+	head := len(x.out)
+	x.out = slices.Grow(x.out, int(x.head.contentLength))[:head+int(x.head.contentLength)]
+	paced := pacedReader{r: stream, conn: ctx.Conn(), between: f.options.ReadTimeout}
+	if _, err := io.ReadFull(&paced, x.out[head:]); err != nil {
+		return fmt.Errorf("%w: %w", errClient, err)
+	}
+	return nil
+}
+
+// sendContent copies the client's content to the upstream, framed by us.
+func (f *Front) sendContent(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) error {
+	stream := ctx.RequestBodyStream()
+	if stream == nil {
+		return fmt.Errorf("%w: none came", errClient)
+	}
+	source := &pacedReader{r: stream, conn: ctx.Conn(), between: f.options.ReadTimeout}
+	buffer := make([]byte, 32<<10)
+	left := x.head.contentLength
+	var out []byte
+	for {
+		n, readErr := source.Read(buffer)
+		if n > 0 {
+			if !x.head.chunked {
+				out = buffer[:n]
+				left -= int64(n)
+			} else {
+				out = append(appendChunkHead(out[:0], n), buffer[:n]...)
+				out = append(out, '\r', '\n')
+			}
+			// The time to the head of the answer runs from the last byte that went out.
+			if err := c.SetDeadline(time.Now().Add(x.route.Timeout)); err != nil {
+				return err
+			}
+			if _, err := c.Write(out); err != nil {
+				return fmt.Errorf("send the content: %w", err)
+			}
+		}
+		if errors.Is(readErr, io.EOF) {
+			break
+		}
+		if readErr != nil {
+			return fmt.Errorf("%w: %w", errClient, readErr)
+		}
+	}
+	if x.head.chunked {
+		_, err := io.WriteString(c, "0\r\n\r\n") // trailer fields are dropped (RFC 9110 §6.5.1)
+		return err
+	}
+	if left != 0 {
+		return fmt.Errorf("%w: %w", errClient, io.ErrUnexpectedEOF)
+	}
+	return nil
+}
+
+// pacedReader renews the read deadline of a client's connection, at most once a second:
+// content may take as long as it likes while it keeps coming.
+type pacedReader struct {
+	r       io.Reader
+	conn    net.Conn
+	between time.Duration
+	renewed time.Time
+}
+
+func (p *pacedReader) Read(b []byte) (int, error) {
+	if now := time.Now(); now.Sub(p.renewed) > time.Second {
+		p.renewed = now
+		if err := p.conn.SetReadDeadline(now.Add(p.between)); err != nil {
+			return 0, err
+		}
+	}
+	return p.r.Read(b)
+}
+
+// answerStream is the content of an answer on its way to the client. fasthttp reads it
+// after the handler has returned, and closes it: that ends the exchange.
+type answerStream struct {
+	x     *exchange
+	ctx   *fasthttp.RequestCtx
+	conn  *upstreamConn
+	keep  bool
+	paced time.Time // when the client's write deadline was renewed
+	mode  framing
+	left  int64    // of the content, or of the chunk
+	ended bool     // the whole content was read
+	names []string // scratch: the fields of the answer that are not passed on
+}
+
+type framing uint8
+
+const (
+	untilClose framing = iota
+	fixed
+	chunked
+)
+
+var (
+	_ io.ReadCloser = (*answerStream)(nil)
+
+	errChunk = fmt.Errorf("%w: its chunks are malformed", errAnswer)
+)
+
+func (s *answerStream) begin(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n answerHeadInfo, keep bool) {
+	*s = answerStream{x: x, ctx: ctx, conn: c, keep: keep, names: s.names, left: -1}
+	switch {
+	case n.hasLength:
+		s.mode, s.left = fixed, n.length
+	case n.chunked:
+		s.mode, s.left = chunked, 0
+	}
+}
+
+// Read returns the next piece, as soon as there is one.
+func (s *answerStream) Read(p []byte) (int, error) {
+	if s.ended {
+		return 0, io.EOF
+	}
+	if now := time.Now(); now.Sub(s.paced) > time.Second {
+		s.paced = now
+		if err := s.ctx.Conn().SetWriteDeadline(now.Add(s.x.front.options.WriteTimeout + s.x.route.Timeout)); err != nil {
+			return 0, err
+		}
+	}
+	switch s.mode {
+	case fixed:
+		return s.piece(p)
+	case chunked:
+		return s.chunk(p)
+	}
+	n, err := s.conn.reader.Read(p)
+	s.ended = errors.Is(err, io.EOF)
+	return n, err
+}
+
+// piece reads up to what is left.
+func (s *answerStream) piece(p []byte) (int, error) {
+	if s.left == 0 {
+		s.ended = true
+		return 0, io.EOF
+	}
+	if int64(len(p)) > s.left {
+		p = p[:s.left]
+	}
+	n, err := s.conn.reader.Read(p)
+	s.left -= int64(n)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// chunk reads of a chunked content (RFC 9112 §7.1).
+func (s *answerStream) chunk(p []byte) (int, error) {
+	if s.left == 0 {
+		size, err := readChunkHead(s.conn.reader)
+		if err != nil {
+			return 0, err
+		}
+		if size == 0 {
+			if err := dropTrailer(s.conn.reader); err != nil {
+				return 0, err
+			}
+			s.ended = true
+			return 0, io.EOF
+		}
+		s.left = size
+	}
+	n, err := s.piece(p)
+	if err == nil && s.left == 0 {
+		err = readCRLF(s.conn.reader)
+	}
+	return n, err
+}
+
+// Close gives the connection back, or closes it where content is left, and settles the
+// exchange.
+func (s *answerStream) Close() error {
+	x, c := s.x, s.conn
+	if c == nil {
+		return nil
+	}
+	s.conn = nil
+	f := x.front
+	// A fixed content was read to its end even when nobody asked for the EOF behind it.
+	whole := s.ended || s.mode == fixed && s.left == 0
+	f.done(x, c, s.keep && whole)
+	f.settle(s.ctx, x, answer.OK)
+	f.release(x)
+	return nil
+}
+
+// abandon closes the connection without settling: something panicked.
+func (s *answerStream) abandon() {
+	if s.conn != nil {
+		_ = s.conn.Close()
+		s.conn = nil
+	}
+}
+
+// readChunkHead reads "size [;extension] CRLF". The line must fit the reader's buffer.
+func readChunkHead(r *bufio.Reader) (int64, error) {
+	line, err := readLine(r)
+	if err != nil {
+		return 0, err
+	}
+	size, _, _ := bytes.Cut(line, []byte{';'})
+	size = bytes.TrimRight(size, " \t")
+	if len(size) == 0 || len(size) > 15 {
+		return 0, errChunk
+	}
+	var n int64
+	for _, c := range size {
+		digit := unhex(c)
+		if digit < 0 {
+			return 0, errChunk
+		}
+		n = n<<4 | int64(digit)
+	}
+	return n, nil
+}
+
+// dropTrailer reads to the end of the trailer section: none of it is passed on.
+func dropTrailer(r *bufio.Reader) error {
+	for range maxFields {
+		line, err := readLine(r)
+		if err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			return nil
+		}
+	}
+	return errChunk
+}
+
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if errors.Is(err, io.EOF) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if errors.Is(err, bufio.ErrBufferFull) || err == nil && (len(line) < 2 || line[len(line)-2] != '\r') {
+		return nil, errChunk
+	}
+	if err != nil {
+		return nil, err
+	}
+	return line[:len(line)-2], nil
+}
+
+func readCRLF(r *bufio.Reader) error {
+	line, err := readLine(r)
+	if err == nil && len(line) != 0 {
+		err = errChunk
+	}
+	return err
+}

@@ -1,0 +1,403 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"postern/answer"
+)
+
+// maxFields is how many field lines a head may have (RFC 6585 §5).
+const maxFields = 100
+
+// maxNominated is how many field names Connection may nominate.
+const maxNominated = 32
+
+// field is one field line, aliasing the raw head.
+type field struct{ name, value []byte }
+
+// head is a request's head after the strict check: what may be forwarded, and what we
+// have to know. All slices alias fasthttp's buffers and are good for one request.
+type head struct {
+	method    []byte
+	target    []byte // origin-form: path and query as they came
+	path      []byte
+	query     []byte
+	host      []byte // of the target in absolute-form, else of Host; empty in HTTP/1.0 without either
+	fields    []field
+	nominated []field // names that Connection nominated; value is unused
+
+	authorization  []byte
+	authorizations int
+	requestID      []byte
+	contentLength  int64 // of the content; absent or chunked below
+	hasLength      bool
+	chunked        bool
+}
+
+func (h *head) reset() {
+	*h = head{fields: h.fields[:0], nominated: h.nominated[:0]}
+}
+
+// kind is the rule for a field, by its name.
+type kind uint8
+
+const (
+	forwarded kind = iota
+	dropped        // hop-by-hop, ours, or a twin of a protected name
+	hostKind
+	connectionKind
+	lengthKind
+	encodingKind
+	authorizationKind
+	expectKind
+	requestIDKind
+)
+
+// classifier knows the fields that are not simply forwarded. Names are compared
+// folded: lower case, and every byte that is no letter or digit dropped, since an
+// upstream may read X_Organization.Id as ours (CGI does).
+type classifier struct {
+	kinds map[string]kind // folded name
+	exact map[string]string
+}
+
+// foldSize bounds a folded name that can be known.
+const foldSize = 64
+
+func newClassifier(reserved []string) (*classifier, error) {
+	c := &classifier{kinds: map[string]kind{}, exact: map[string]string{}}
+	add := func(k kind, names ...string) error {
+		for _, name := range names {
+			folded := fold(nil, []byte(name))
+			if len(folded) == 0 || len(folded) > foldSize {
+				return fmt.Errorf("field name %q: fold to 1 to %d letters and digits", name, foldSize)
+			}
+			if known, ok := c.kinds[string(folded)]; ok && known != dropped {
+				return fmt.Errorf("field name %q: belongs to HTTP or to postern", name)
+			}
+			c.kinds[string(folded)] = k
+			c.exact[string(folded)] = strings.ToLower(name)
+		}
+		return nil
+	}
+	err := add(hostKind, "Host")
+	for _, known := range []struct {
+		kind  kind
+		names []string
+	}{
+		{connectionKind, []string{"Connection"}},
+		{lengthKind, []string{"Content-Length"}},
+		{encodingKind, []string{"Transfer-Encoding"}},
+		{authorizationKind, []string{"Authorization"}},
+		{expectKind, []string{"Expect"}},
+		{requestIDKind, []string{"X-Request-Id"}},
+		// Hop-by-hop (RFC 9110 §7.6.1), and what only means something to a proxy.
+		{dropped, []string{"Keep-Alive", "TE", "Trailer", "Upgrade", "HTTP2-Settings"}},
+		// Written afresh. Nobody in front of postern is trusted to have written them.
+		{dropped, []string{"Forwarded", "Via", "X-Real-IP"}},
+		{dropped, reserved},
+	} {
+		if err == nil {
+			err = add(known.kind, known.names...)
+		}
+	}
+	return c, err
+}
+
+// classify returns the rule for name. A twin, which folds to a known name but is not
+// it, is dropped: what it would mean is the upstream's guess.
+func (c *classifier) classify(name []byte) kind {
+	var buffer [foldSize + 1]byte
+	folded := fold(buffer[:0], name)
+	k, known := c.kinds[string(folded)]
+	if !known {
+		// X-Forwarded-For, -Proto, -Host, -Uri, -Prefix, …; Proxy-Connection, Proxy-Authorization, Proxy, …
+		if bytes.HasPrefix(folded, []byte("xforwarded")) || bytes.HasPrefix(folded, []byte("proxy")) {
+			return dropped
+		}
+		return forwarded
+	}
+	if k != dropped && !equalFold(name, c.exact[string(folded)]) {
+		return dropped
+	}
+	return k
+}
+
+// fold appends name to dst in lower case and without what is no letter or digit, but
+// not more than one byte beyond foldSize: longer names are known to nobody.
+func fold(dst, name []byte) []byte {
+	for _, c := range name {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			dst = append(dst, c|0x20)
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			dst = append(dst, c)
+		}
+		if len(dst) > foldSize {
+			break
+		}
+	}
+	return dst
+}
+
+// equalFold compares a name with one in lower case.
+func equalFold(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// malformed is the refusal of a head that has more than one reading. The connection is
+// closed: where the next request begins is not known.
+func malformed(message string) answer.Refusal {
+	return answer.Refusal{Reason: answer.InvalidRequest, Message: message, Close: true}
+}
+
+// check reads the head that fasthttp parsed once more from its raw bytes, strictly. ok
+// is false with what to answer.
+func (h *head) check(src *fasthttp.RequestHeader, o *Options, c *classifier) (refusal answer.Refusal, ok bool) {
+	h.method, h.target = src.Method(), src.RequestURI()
+	raw := src.RawHeaders()
+	// First the fields, so that the request id is known to whatever refusal follows.
+	refusal, ok = h.checkFields(raw, c)
+	if len(h.target) > o.MaxTarget {
+		return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusRequestURITooLong,
+			Message: "the request target is too long", Close: true}, false
+	}
+	if !ok {
+		return refusal, false
+	}
+	if len(h.method)+len(h.target)+len(" HTTP/1.1\r\n")+1+len(raw) > o.MaxHeader {
+		return tooManyFields(), false
+	}
+	switch string(src.Protocol()) {
+	case "HTTP/1.1":
+		if len(h.host) == 0 {
+			return malformed("the request needs one valid Host field"), false
+		}
+	case "HTTP/1.0":
+		if h.chunked {
+			return malformed("HTTP/1.0 has no Transfer-Encoding"), false
+		}
+	default:
+		return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusHTTPVersionNotSupported,
+			Message: "use HTTP/1.1", Close: true}, false
+	}
+	switch string(h.method) {
+	case "CONNECT":
+		return answer.Refusal{Reason: answer.MethodNotAllowed, Status: fasthttp.StatusNotImplemented,
+			Message: "this method is not implemented", Close: true}, false
+	case "TRACE":
+		return answer.Refusal{Reason: answer.MethodNotAllowed, Allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", Close: true}, false
+	}
+	return h.checkTarget()
+}
+
+func tooManyFields() answer.Refusal {
+	return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusRequestHeaderFieldsTooLarge,
+		Message: "the request's head is too large", Close: true}
+}
+
+// checkTarget brings an absolute-form target to origin-form (its host wins, RFC 9112
+// §3.2.2) and splits it.
+func (h *head) checkTarget() (refusal answer.Refusal, ok bool) {
+	if h.target[0] != '/' {
+		scheme, rest, found := bytes.Cut(h.target, []byte("://"))
+		if !found || !equalFold(scheme, "http") && !equalFold(scheme, "https") {
+			return malformed("the request target is malformed"), false
+		}
+		end := bytes.IndexAny(rest, "/?#")
+		if end < 0 {
+			end = len(rest)
+		}
+		h.host = rest[:end]
+		if !validHost(h.host) {
+			return malformed("the host of the request target is malformed"), false
+		}
+		if end == len(rest) {
+			h.target = []byte{'/'}
+		} else {
+			h.target = rest[end:]
+		}
+	}
+	if h.path, h.query, ok = checkTarget(h.target); !ok {
+		return malformed("the request target is malformed or ambiguous"), false
+	}
+	return refusal, true
+}
+
+// checkFields walks the raw field lines. Each must end in CRLF and be name ":" value
+// with a token for a name (RFC 9110 §5.1), no control characters in the value (§5.5)
+// and no folding (RFC 9112 §5.2).
+func (h *head) checkFields(raw []byte, c *classifier) (refusal answer.Refusal, ok bool) {
+	hosts, encodings, lengths, ids, count := 0, 0, 0, 0, 0
+	for len(raw) > 0 {
+		name, value, rest, ok := nextField(raw)
+		if !ok {
+			return malformed("a field line is malformed"), false
+		}
+		raw = rest
+		if len(name) == 0 { // the empty line
+			if len(raw) > 0 {
+				return malformed("a field line is malformed"), false
+			}
+			break
+		}
+		if count++; count > maxFields {
+			return tooManyFields(), false
+		}
+		switch c.classify(name) {
+		case forwarded:
+			h.fields = append(h.fields, field{name, value})
+		case hostKind:
+			if hosts++; hosts > 1 || !validHost(value) {
+				return malformed("the request needs one valid Host field"), false
+			}
+			h.host = value
+		case connectionKind:
+			if !h.nominate(value) {
+				return malformed("Connection nominates too many fields"), false
+			}
+		case lengthKind:
+			n, valid := parseLength(value)
+			if lengths++; lengths > 1 || !valid {
+				return malformed("Content-Length is malformed"), false
+			}
+			h.contentLength, h.hasLength = n, true
+		case encodingKind:
+			if encodings++; encodings > 1 || !equalFold(value, "chunked") {
+				return malformed("Transfer-Encoding is malformed"), false
+			}
+			h.chunked = true
+		case authorizationKind:
+			h.authorizations++
+			h.authorization = value
+		case expectKind:
+			if !equalFold(value, "100-continue") {
+				return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusExpectationFailed,
+					Message: "the expectation cannot be met", Close: true}, false
+			}
+		case requestIDKind:
+			if ids++; ids == 1 && saneID(value) {
+				h.requestID = value
+			}
+		case dropped:
+		}
+	}
+	if h.chunked && h.hasLength { // RFC 9112 §6.3
+		return malformed("Content-Length and Transfer-Encoding exclude each other"), false
+	}
+	h.dropNominated()
+	return refusal, true
+}
+
+// nextField cuts the first field line off raw. An empty name means the empty line.
+func nextField(raw []byte) (name, value, rest []byte, ok bool) {
+	end := bytes.IndexByte(raw, '\n')
+	if end < 1 || raw[end-1] != '\r' {
+		return nil, nil, nil, false
+	}
+	line, rest := raw[:end-1], raw[end+1:]
+	if len(line) == 0 {
+		return nil, nil, rest, true
+	}
+	colon := 0
+	for colon < len(line) && tokenBytes[line[colon]] {
+		colon++
+	}
+	if colon == 0 || colon == len(line) || line[colon] != ':' {
+		return nil, nil, nil, false
+	}
+	value = bytes.Trim(line[colon+1:], " \t")
+	for _, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return nil, nil, nil, false
+		}
+	}
+	return line[:colon], value, rest, true
+}
+
+// tokenBytes are the bytes of a token (RFC 9110 §5.6.2).
+var tokenBytes = func() (table [256]bool) {
+	for c := range table {
+		table[c] = isAlphanumeric(byte(c)) || strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0
+	}
+	return table
+}()
+
+// nominate notes the field names in a Connection value (RFC 9110 §7.6.1).
+func (h *head) nominate(value []byte) bool {
+	for len(value) > 0 {
+		var option []byte
+		option, value, _ = bytes.Cut(value, []byte{','})
+		option = bytes.Trim(option, " \t")
+		if len(option) == 0 || equalFold(option, "close") || equalFold(option, "keep-alive") {
+			continue
+		}
+		if len(h.nominated) == maxNominated {
+			return false
+		}
+		h.nominated = append(h.nominated, field{name: option})
+	}
+	return true
+}
+
+// dropNominated takes the nominated fields out of what is forwarded. Ours are not among
+// them: they are added later.
+func (h *head) dropNominated() {
+	if len(h.nominated) == 0 {
+		return
+	}
+	kept := h.fields[:0]
+	for _, f := range h.fields {
+		nominated := false
+		for _, n := range h.nominated {
+			nominated = nominated || bytes.EqualFold(f.name, n.name)
+		}
+		if !nominated {
+			kept = append(kept, f)
+		}
+	}
+	h.fields = kept
+}
+
+// parseLength reads a Content-Length: digits only (RFC 9110 §8.6).
+func parseLength(value []byte) (n int64, ok bool) {
+	if len(value) == 0 || len(value) > 18 {
+		return 0, false
+	}
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
+}
+
+// saneID reports whether a client's request id may be kept: it is written to logs and
+// into our own JSON without escaping.
+func saneID(value []byte) bool {
+	if len(value) == 0 || len(value) > 128 {
+		return false
+	}
+	for _, c := range value {
+		if !isAlphanumeric(c) && c != '-' && c != '.' && c != '_' && c != '~' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,230 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Access says who may use a route.
+type Access string
+
+// The kinds of access.
+const (
+	Client Access = "client" // a valid access token is needed
+	Public Access = "public" // none is looked at
+)
+
+// Route is one entry of the routing table.
+type Route struct {
+	Name              string   // the metric label and log field
+	Host              string   // exact, "*.example.com", or "" for any; lower case, no port
+	Path              string   // matches itself and everything below it, by whole segments
+	Methods           []string // none: any
+	Upstream          string   // host:port, spoken to in plain HTTP/1.1
+	Access            Access
+	PassAuthorization bool          // forward the client's Authorization; otherwise it is removed
+	Timeout           time.Duration // to the head of the answer, and between two reads of its content
+}
+
+// route is a Route with what belongs to it at run time.
+type route struct {
+	Route
+	index    int
+	upstream *upstream
+	allow    string // for 405
+}
+
+// router finds the route of a request: first the host (exact, then wildcard, then any),
+// then the longest path that matches whole segments, then the method. It is immutable.
+type router struct {
+	all      []*route
+	exact    map[string]paths
+	wildcard []wildcard // longest suffix first
+	any      paths
+}
+
+type wildcard struct {
+	suffix []byte // with the leading dot
+	paths  paths
+}
+
+// paths maps a route's path to the routes that have it; they differ in methods.
+type paths map[string][]*route
+
+func newRouter(routes []Route) (*router, error) {
+	r := &router{exact: map[string]paths{}, any: paths{}}
+	upstreams := map[string]*upstream{}
+	wild := map[string]paths{}
+	for i, given := range routes {
+		if given.Path == "" || given.Path[0] != '/' || !checkPath([]byte(given.Path)) || !plain([]byte(given.Path)) {
+			return nil, fmt.Errorf("route %q: path %q is not an absolute plain path", given.Name, given.Path)
+		}
+		if upstreams[given.Upstream] == nil {
+			upstreams[given.Upstream] = newUpstream(given.Upstream)
+		}
+		rt := &route{Route: given, index: i, upstream: upstreams[given.Upstream]}
+		into := r.any
+		switch {
+		case strings.HasPrefix(given.Host, "*."):
+			suffix := given.Host[1:]
+			if wild[suffix] == nil {
+				wild[suffix] = paths{}
+			}
+			into = wild[suffix]
+		case given.Host != "":
+			if r.exact[given.Host] == nil {
+				r.exact[given.Host] = paths{}
+			}
+			into = r.exact[given.Host]
+		}
+		into[given.Path] = append(into[given.Path], rt)
+		r.all = append(r.all, rt)
+	}
+	for suffix, p := range wild {
+		r.wildcard = append(r.wildcard, wildcard{[]byte(suffix), p})
+	}
+	slices.SortFunc(r.wildcard, func(a, b wildcard) int { return len(b.suffix) - len(a.suffix) })
+	r.setAllow()
+	return r, nil
+}
+
+// setAllow writes what a 405 on each path says.
+func (r *router) setAllow() {
+	tables := []paths{r.any}
+	for _, p := range r.exact {
+		tables = append(tables, p)
+	}
+	for _, w := range r.wildcard {
+		tables = append(tables, w.paths)
+	}
+	for _, table := range tables {
+		for _, same := range table {
+			var methods []string
+			for _, rt := range same {
+				methods = append(methods, rt.Methods...)
+			}
+			slices.Sort(methods)
+			for _, rt := range same {
+				rt.allow = strings.Join(slices.Compact(methods), ", ")
+			}
+		}
+	}
+}
+
+func (r *router) names() []string {
+	names := make([]string, 0, len(r.all))
+	for _, rt := range r.all {
+		names = append(names, rt.Name)
+	}
+	return names
+}
+
+// find returns the route for a path that was read already, whatever the method; ok
+// is false where no path matches. When the path matches but no method does, rt is one
+// of the path's routes and allowed is false.
+func (r *router) find(host, path, method []byte) (rt *route, allowed, ok bool) {
+	table := r.table(host)
+	for n := len(path); n > 0; {
+		if same := table[string(path[:n])]; same != nil {
+			for _, rt := range same {
+				if len(rt.Methods) == 0 || slices.Contains(rt.Methods, string(method)) {
+					return rt, true, true
+				}
+			}
+			return same[0], false, true
+		}
+		if n == 1 {
+			break
+		}
+		// "/a/b" then "/a" then "/"; "/a/b/" then "/a/b".
+		n = max(1, bytes.LastIndexByte(path[:n], '/'))
+	}
+	return nil, false, false
+}
+
+func (r *router) table(host []byte) paths {
+	if len(r.exact) == 0 && len(r.wildcard) == 0 {
+		return r.any
+	}
+	var buffer [256]byte
+	name := hostname(buffer[:0], host)
+	if p, ok := r.exact[string(name)]; ok {
+		return p
+	}
+	for _, w := range r.wildcard {
+		if len(name) > len(w.suffix) && bytes.HasSuffix(name, w.suffix) {
+			return w.paths
+		}
+	}
+	return r.any
+}
+
+// hostname appends host in lower case without port and trailing dot to dst.
+func hostname(dst, host []byte) []byte {
+	if i := bytes.LastIndexByte(host, ':'); i >= 0 && bytes.IndexByte(host[i:], ']') < 0 {
+		host = host[:i]
+	}
+	for _, c := range host {
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		dst = append(dst, c)
+	}
+	return bytes.TrimSuffix(dst, []byte{'.'})
+}
+
+// validHost reports whether host is a reg-name or IP literal with an optional port
+// (RFC 9110 §7.2). User information is refused: fasthttp would turn it into an
+// Authorization field.
+func validHost(host []byte) bool {
+	if len(host) == 0 || len(host) > 255 {
+		return false
+	}
+	if host[0] == '[' {
+		end := bytes.IndexByte(host, ']')
+		if end < 0 {
+			return false
+		}
+		if _, err := netip.ParseAddr(string(host[1:end])); err != nil || bytes.IndexByte(host[1:end], '%') >= 0 {
+			return false
+		}
+		return validPort(host[end+1:])
+	}
+	name := host
+	if i := bytes.IndexByte(host, ':'); i >= 0 {
+		name = host[:i]
+		if !validPort(host[i:]) {
+			return false
+		}
+	}
+	for _, c := range name {
+		if !isAlphanumeric(c) && c != '-' && c != '.' && c != '_' {
+			return false
+		}
+	}
+	return len(name) > 0 && name[0] != '.' && !bytes.Contains(name, []byte(".."))
+}
+
+// validPort takes what follows the host: nothing, or a colon and a port.
+func validPort(rest []byte) bool {
+	if len(rest) == 0 {
+		return true
+	}
+	if rest[0] != ':' || len(rest) > 6 {
+		return false
+	}
+	for _, c := range rest[1:] {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func isAlphanumeric(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
+}
