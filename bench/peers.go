@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -215,89 +213,6 @@ func (b *bench) haproxy(algorithm string) func(context.Context) (*target, error)
 	}
 }
 
-func (b *bench) posternPublic(ctx context.Context) (*target, error) {
-	g, err := b.gate(ctx, "ES256", "ES256", b.temp)
-	if err != nil {
-		return nil, err
-	}
-	t := &target{process: g.process, url: g.url + "/public"}
-	t.check = func(ctx context.Context) error { return checkOpen(ctx, t.url) }
-	return t, nil
-}
-
-func (b *bench) posternWarm(algorithm string) func(context.Context) (*target, error) {
-	return func(ctx context.Context) (*target, error) {
-		g, err := b.gate(ctx, algorithm, algorithm, b.temp)
-		if err != nil {
-			return nil, err
-		}
-		c, err := b.credentials(ctx, algorithm)
-		if err != nil {
-			return nil, err
-		}
-		t := &target{process: g.process, url: g.url + "/", tokens: c.tokens, metrics: g.admin + "/metrics"}
-		t.check = func(ctx context.Context) error { return c.checkGuarded(ctx, t.url) }
-		return t, nil
-	}
-}
-
-// posternCold starts a fresh process on the store and keys that issued the tokens, so that it has seen none of them.
-// The check uses a token of its own.
-func (b *bench) posternCold(ctx context.Context) (*target, error) {
-	g, err := b.gate(ctx, "ES256", "ES256", b.temp)
-	if err != nil {
-		return nil, err
-	}
-	c, err := b.credentials(ctx, "ES256")
-	if err != nil {
-		return nil, err
-	}
-	g.process.stop()
-	if err := b.serve(ctx, g); err != nil {
-		return nil, err
-	}
-	t := &target{process: g.process, url: g.url + "/", tokens: c.tokens, metrics: g.admin + "/metrics"}
-	t.check = func(ctx context.Context) error { return c.checkGuarded(ctx, t.url) }
-	return t, nil
-}
-
-// issueRows are the stores: a durable one where --dir is, and one in memory, which shows what the disk costs.
-func (b *bench) issueRows() []*row {
-	issue := func(name, algorithm string, dir func() (string, error)) func(context.Context) (*target, error) {
-		return func(ctx context.Context) (*target, error) {
-			d, err := dir()
-			if err != nil {
-				return nil, err
-			}
-			g, err := b.gate(ctx, name, algorithm, d)
-			if err != nil {
-				return nil, err
-			}
-			body, err := b.write("issue-"+name+".json", g.secretBody())
-			if err != nil {
-				return nil, err
-			}
-			check := func(ctx context.Context) error { _, err := g.issue(ctx); return err }
-			return &target{process: g.process, url: g.url + "/oauth/token", body: body, check: check}, nil
-		}
-	}
-	disk := func() (string, error) { return b.temp, nil }
-	ram := func() (_ string, err error) {
-		if fileSystem("/dev/shm") != "tmpfs" {
-			return "", errors.New("/dev/shm is not a tmpfs here; leave this row out with --only")
-		}
-		if b.ram == "" {
-			b.ram, err = os.MkdirTemp("/dev/shm", "postern-bench-")
-		}
-		return b.ram, err
-	}
-	return []*row{
-		{Name: "postern-es256", Title: "postern ES256, " + fileSystem(b.dir), start: issue("es256", "ES256", disk)},
-		{Name: "postern-es256-memory", Title: "postern ES256, tmpfs", start: issue("es256-memory", "ES256", ram)},
-		{Name: "postern-rs256", Title: "postern RS256, " + fileSystem(b.dir), start: issue("rs256", "RS256", disk)},
-	}
-}
-
 // serveFasthttp is the bare proxy: one request in, the same request out, no authentication, nothing removed or set.
 // It is what postern's data plane would cost without postern.
 func serveFasthttp(ctx context.Context, listen, upstream string) error {
@@ -321,30 +236,6 @@ func serveFasthttp(ctx context.Context, listen, upstream string) error {
 	}
 }
 
-// cache reads how often postern's verified-token cache was hit and missed since its start; zero for other peers.
-func (t *target) cache(ctx context.Context) (hits, misses float64, err error) {
-	if t.metrics == "" {
-		return 0, 0, nil
-	}
-	a, err := get(ctx, t.metrics, "")
-	if err != nil {
-		return 0, 0, fmt.Errorf("read metrics: %w", err)
-	}
-	for line := range strings.Lines(a.body) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch name {
-		case "postern_cache_hits_total":
-			hits, err = strconv.ParseFloat(value, 64)
-		case "postern_cache_misses_total":
-			misses, err = strconv.ParseFloat(value, 64)
-		}
-		if err != nil {
-			return 0, 0, fmt.Errorf("read metrics: %w", err)
-		}
-	}
-	return hits, misses, nil
-}
-
 // checkOpen proves that url answers the upstream's body without a token.
 func checkOpen(ctx context.Context, url string) error {
 	a, err := get(ctx, url, "")
@@ -352,29 +243,6 @@ func checkOpen(ctx context.Context, url string) error {
 		err = fmt.Errorf("answered %d with %d bytes, wanted 200 with %d", a.status, len(a.body), bodySize)
 	}
 	return err
-}
-
-// checkGuarded proves that base forwards a good token's request with the identity set and no Authorization, and
-// answers 401 without a token and with one whose signature was changed.
-func (c *credentials) checkGuarded(ctx context.Context, base string) error {
-	forged := []byte(c.spare)
-	at := strings.LastIndexByte(c.spare, '.') + 20 // inside the signature, where every bit counts
-	forged[at] = map[bool]byte{true: 'B', false: 'A'}[forged[at] == 'A']
-	var errs []error
-	f := func(name, path, token string, status int, body string) {
-		a, err := get(ctx, base+path, token)
-		if err == nil && (a.status != status || body != "" && strings.TrimSpace(a.body) != body) {
-			err = fmt.Errorf("answered %d %q, wanted %d %q", a.status, a.body[:min(len(a.body), 200)], status, body)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-		}
-	}
-	f("good token", "", c.spare, http.StatusOK, strings.Repeat("x", bodySize))
-	f("identity", "echo", c.spare, http.StatusOK, c.organization+" "+c.client)
-	f("no token", "", "", http.StatusUnauthorized, "")
-	f("forged token", "", string(forged), http.StatusUnauthorized, "")
-	return errors.Join(errs...)
 }
 
 type answer struct {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -17,23 +16,11 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 )
-
-// gate is one postern with a store, an organization and a client of its own.
-type gate struct {
-	name, algorithm, dir string
-	process              *process
-	url, admin           string // of the running process
-	issuer               string // constant over restarts, or old tokens would be another issuer's
-	organization, client string
-	secret               string
-}
 
 // credentials are tokens of one algorithm, ready to send, and the key that verifies them.
 type credentials struct {
@@ -41,121 +28,6 @@ type credentials struct {
 	publicPEM            string // file
 	tokens               string // file, one a line
 	spare                string // one more, for checks: it is not among tokens
-}
-
-// gate returns the postern of that name, started on the first call with a fresh store in dir.
-func (b *bench) gate(ctx context.Context, name, algorithm, dir string) (*gate, error) {
-	if g := b.gates[name]; g != nil {
-		return g, nil
-	}
-	g := &gate{name: name, algorithm: algorithm, dir: dir}
-	var organization struct {
-		ID string `json:"id"`
-	}
-	if err := b.command(ctx, g, &organization, "organization", "create", "--name", "Acme"); err != nil {
-		return nil, err
-	}
-	var client struct {
-		ID     string `json:"client_id"`
-		Secret string `json:"client_secret"`
-	}
-	err := b.command(ctx, g, &client, "client", "create", "--organization", organization.ID,
-		"--application", "bench", "--environment", "production")
-	if err != nil {
-		return nil, err
-	}
-	g.organization, g.client, g.secret = organization.ID, client.ID, client.Secret
-	if err := b.serve(ctx, g); err != nil {
-		return nil, err
-	}
-	b.gates[name] = g
-	return g, nil
-}
-
-func (g *gate) store() string { return "sqlite:" + filepath.Join(g.dir, "postern-"+g.name+".db") }
-
-// command runs one of postern's subcommands on g's store and reads the JSON that it prints.
-func (b *bench) command(ctx context.Context, g *gate, into any, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	var text, complaint bytes.Buffer
-	c := exec.CommandContext(ctx, b.postern, append(args, "--json", "--store", g.store())...)
-	c.Dir, c.Stdout, c.Stderr, c.WaitDelay = b.temp, &text, &complaint, 2*time.Second
-	if err := c.Run(); err != nil {
-		return fmt.Errorf("run postern %s: %w\n%s", strings.Join(args[:2], " "), err, bytes.TrimSpace(complaint.Bytes()))
-	}
-	if err := json.Unmarshal(text.Bytes(), into); err != nil {
-		return fmt.Errorf("read what postern %s printed: %w", strings.Join(args[:2], " "), err)
-	}
-	return nil
-}
-
-const posternConfig = `front: {listen: "%s"}
-admin: {listen: "%s"}
-store: "%s"
-issuer: {url: "%s", algorithm: %s}
-verify: {cache: 32MiB}
-routes:
-  - {name: api, path: /, upstream: ["%[6]s"], access: client}
-  - {name: public, path: /public, upstream: ["%[6]s"], access: public}
-`
-
-// serve starts g's process and waits until it is ready.
-func (b *bench) serve(ctx context.Context, g *gate) error {
-	front, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	admin, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	g.url, g.admin = "http://"+front, "http://"+admin
-	if g.issuer == "" {
-		g.issuer = g.url
-	}
-	config, err := b.write("postern-"+g.name+".yaml",
-		fmt.Sprintf(posternConfig, front, admin, g.store(), g.issuer, g.algorithm, b.upstream))
-	if err != nil {
-		return err
-	}
-	g.process, err = b.start("postern-"+g.name, b.proxyCore, []string{"GOMAXPROCS=1"}, b.postern, "serve", "--config", config)
-	if err != nil {
-		return err
-	}
-	return g.process.ready(ctx, g.admin+"/readyz")
-}
-
-func (g *gate) secretBody() string {
-	return fmt.Sprintf(`{"client_id":%q,"client_secret":%q}`, g.client, g.secret)
-}
-
-// issue asks for one token, as the customer guide shows.
-func (g *gate) issue(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url+"/oauth/token", strings.NewReader(g.secretBody()))
-	if err != nil {
-		return "", err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", fmt.Errorf("issue a token: %w", err)
-	}
-	defer response.Body.Close()
-	var body struct {
-		Data struct {
-			Token string `json:"token"`
-		} `json:"data"`
-	}
-	if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
-		return "", fmt.Errorf("issue a token: %w", err)
-	}
-	if response.StatusCode != http.StatusCreated || body.Data.Token == "" {
-		return "", fmt.Errorf("issue a token: answered %d", response.StatusCode)
-	}
-	return body.Data.Token, nil
 }
 
 // credentials returns the tokens of an algorithm, made on the first call: by postern, or, in a run without any
@@ -355,4 +227,27 @@ func (s *signer) sign(organization, client string) (string, error) {
 		return "", fmt.Errorf("sign a token: %w", err)
 	}
 	return text + "." + part(signature), nil
+}
+
+// checkGuarded proves that base forwards a good token's request with the identity set and no Authorization, and
+// answers 401 without a token and with one whose signature was changed.
+func (c *credentials) checkGuarded(ctx context.Context, base string) error {
+	forged := []byte(c.spare)
+	at := strings.LastIndexByte(c.spare, '.') + 20 // inside the signature, where every bit counts
+	forged[at] = map[bool]byte{true: 'B', false: 'A'}[forged[at] == 'A']
+	var errs []error
+	f := func(name, path, token string, status int, body string) {
+		a, err := get(ctx, base+path, token)
+		if err == nil && (a.status != status || body != "" && strings.TrimSpace(a.body) != body) {
+			err = fmt.Errorf("answered %d %q, wanted %d %q", a.status, a.body[:min(len(a.body), 200)], status, body)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	f("good token", "", c.spare, http.StatusOK, strings.Repeat("x", bodySize))
+	f("identity", "echo", c.spare, http.StatusOK, c.organization+" "+c.client)
+	f("no token", "", "", http.StatusUnauthorized, "")
+	f("forged token", "", string(forged), http.StatusUnauthorized, "")
+	return errors.Join(errs...)
 }
