@@ -127,6 +127,8 @@ func (b *bench) invalid(w *row) string {
 			return fmt.Sprintf("%d errors in one round", m.Errors)
 		case m.Requests == 0:
 			return "no answers"
+		case w.target != nil && w.target.metrics != "" && looked == 0:
+			return "postern's cache counters did not move: it is not known whether the cache was warm"
 		case b.mode == modeCold && w.target.tokens != "" && m.Requests > b.tokens:
 			return fmt.Sprintf("%d requests with %d tokens: tokens were seen again (raise --tokens)", m.Requests, b.tokens)
 		case b.mode == modeCold && m.Hits > 0.01*looked:
@@ -192,19 +194,7 @@ func (r report) writeTable(out io.Writer) error {
 		fmt.Fprintf(&text, "write and fsync of 4 KiB beside the store: %.2f ms\n", r.FsyncMillis)
 	}
 	text.WriteString("\n")
-	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	wide := 0
-	for _, w := range r.Rows {
-		wide = max(wide, len(w.Title))
-	}
-	fmt.Fprintln(t, strings.Repeat(" ", wide)+"\trequests/s\tto nginx\tCPU us\tto nginx\t+-\tp50 ms\tp99 ms\tRSS MB\tidle MB\terrors\t")
-	for _, w := range r.Rows {
-		m := w.Median
-		fmt.Fprintf(t, "%-*s\t%s\t%s\t%.1f\t%s\t%.0f %%\t%.2f\t%.2f\t%.1f\t%.1f\t%d\t\n", wide, w.Title, thousands(m.PerSecond),
-			orBlank(w.Rate), m.CPUMicros, orBlank(w.CPU), w.Spread*50, m.P50Millis, m.P99Millis, float64(m.RSS)/1e6,
-			float64(w.Idle)/1e6, m.Errors)
-	}
-	t.Flush()
+	r.writeRows(&text)
 	if len(r.Goals) > 0 {
 		text.WriteString("\ngoals\n")
 		g := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -222,6 +212,33 @@ func (r report) writeTable(out io.Writer) error {
 	}
 	_, err := io.WriteString(out, text.String())
 	return err
+}
+
+// writeRows leaves the ratios out where there is no nginx to compare with.
+func (r report) writeRows(out io.Writer) {
+	wide := 0
+	for _, w := range r.Rows {
+		wide = max(wide, len(w.Title))
+	}
+	compared := slices.ContainsFunc(r.Rows, func(w rowReport) bool { return w.CPU != 0 })
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	line := func(title, rate, rateRatio, cpu, cpuRatio string, rest ...string) {
+		cells := []string{fmt.Sprintf("%-*s", wide, title), rate, cpu}
+		if compared {
+			cells = []string{cells[0], rate, rateRatio, cpu, cpuRatio}
+		}
+		fmt.Fprintln(t, strings.Join(append(cells, rest...), "\t")+"\t")
+	}
+	rate := map[bool]string{false: "requests/s", true: "tokens/s"}[r.Mode == modeIssue]
+	line("", rate, "to nginx", "CPU us", "to nginx", "+-", "p50 ms", "p99 ms", "RSS MB", "idle MB", "errors")
+	megabytes := func(n int64) string { return fmt.Sprintf("%.1f", float64(n)/1e6) }
+	for _, w := range r.Rows {
+		m := w.Median
+		line(w.Title, thousands(m.PerSecond), orBlank(w.Rate), fmt.Sprintf("%.1f", m.CPUMicros), orBlank(w.CPU),
+			fmt.Sprintf("%.0f %%", w.Spread*50), fmt.Sprintf("%.2f", m.P50Millis), fmt.Sprintf("%.2f", m.P99Millis),
+			megabytes(m.RSS), megabytes(w.Idle), fmt.Sprint(m.Errors))
+	}
+	t.Flush()
 }
 
 func (g goalReport) bound() string {
