@@ -2,12 +2,17 @@ package registry
 
 import (
 	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"postern/secret"
 )
@@ -26,157 +31,144 @@ type Options struct {
 
 // Registry is one open store. It is safe for concurrent use, and several processes may
 // have the same store open. Close it to stop its goroutine.
-type Registry struct{}
+type Registry struct {
+	options Options
+	engine  *engine
+	sealer  sealer
+	metrics *metrics
 
-// Feed follows the changes of a store. One goroutine uses it; Close it before the registry.
-type Feed struct{}
+	grant       *sql.Stmt // on engine.read
+	insertToken *sql.Stmt // on engine.write, used by the writer alone
+	markUsed    *sql.Stmt // likewise
 
-// OrganizationChange says what to change; nil leaves a field as it is.
-type OrganizationChange struct {
-	Name  *string
-	Terms *Terms
+	queue   chan *issue
+	closing chan struct{} // closed by Close
+	stopped chan struct{} // closed by the writer when it has returned
+	closed  atomic.Bool
+	close   func() error
 }
 
-// NewClient is what CreateClient needs.
-type NewClient struct {
-	OrganizationID string
-	AgreementID    string // "": none
-	Application    string
-	Environment    string // as Environment takes it
-	AllowDuplicate bool   // several clients for one application and environment
+// Open opens the store and brings its tables up to this version; when several processes
+// do that at once, they take turns. It fails with ErrUnavailable when the store is locked
+// or cannot be written to.
+//
+// A master key that is missing or wrong does not fail Open, but whatever needs the signing
+// keys: Keys, EnsureKey, RotateKey and RemoveKey with a replacement. The rest needs none.
+func Open(ctx context.Context, o Options) (*Registry, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if n := len(o.MasterKey.Reveal()); n != 0 && n != dataKeySize {
+		return nil, fmt.Errorf("open store: keys.master_key_file: the master key must be %d bytes, not %d", dataKeySize, n)
+	}
+	e, err := openEngine(ctx, o.DSN.Reveal(), o.Log)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{
+		options: o, engine: e, metrics: newMetrics(),
+		queue:   make(chan *issue, maxQueue),
+		closing: make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	r.close = sync.OnceValue(r.shut)
+	if err := r.prepare(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", e.explain(err)), e.close())
+	}
+	go r.commitTokens()
+	return r, nil
 }
 
-// ClientChange says what to change; nil leaves a field as it is, an empty AgreementID unlinks.
-type ClientChange struct {
-	Application *string
-	Environment *string
-	AgreementID *string
+// prepare makes tables, epoch and data key where they are missing, under the write lock,
+// then the statements.
+func (r *Registry) prepare(ctx context.Context) error {
+	conn, err := r.engine.write.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := r.engine.lock(ctx, conn); err != nil {
+		return err
+	}
+	wrapped, err := r.initialize(ctx, conn)
+	// The lock must not stay when ctx has ended.
+	if end := r.engine.unlock(context.WithoutCancel(ctx), conn, err == nil); err == nil {
+		err = end
+	}
+	if err != nil {
+		return err
+	}
+	if err := conn.Close(); err != nil {
+		return err
+	}
+	if wrapped {
+		r.options.Log.Info("the data key of the signing keys was stored unwrapped; the master key wraps it now")
+		if err := r.engine.scrub(ctx); err != nil {
+			return err
+		}
+	}
+	if r.grant, err = r.engine.read.PrepareContext(ctx, grantQuery()); err != nil {
+		return err
+	}
+	if r.insertToken, err = r.engine.write.PrepareContext(ctx, insertTokenQuery); err != nil {
+		return err
+	}
+	r.markUsed, err = r.engine.write.PrepareContext(ctx, markUsedQuery)
+	return err
 }
 
-// NewAgreement is what CreateAgreement needs.
-type NewAgreement struct {
-	OrganizationID string
-	Name           string
-	StartsAt       Time
-	EndsAt         Time // zero: open
-	Terms          Terms
+func (r *Registry) initialize(ctx context.Context, conn *sql.Conn) (wrapped bool, err error) {
+	if err := migrate(ctx, conn); err != nil {
+		return false, err
+	}
+	epoch, err := r.newID()
+	if err != nil {
+		return false, err
+	}
+	if _, err := conn.ExecContext(ctx, `INSERT INTO counter (id, seq, events, epoch) VALUES (1, 0, 0, $1) ON CONFLICT (id) DO NOTHING`, epoch); err != nil {
+		return false, err
+	}
+	return r.loadDataKey(ctx, conn)
 }
 
-// AgreementChange says what to change; nil leaves a field as it is.
-type AgreementChange struct {
-	Name     *string
-	StartsAt *Time
-	EndsAt   *Time
-	Terms    *Terms
-}
+// Close waits until the tokens that were asked for are stored, then closes the store.
+// What is called afterwards fails with ErrUnavailable. Close the feeds yourself.
+func (r *Registry) Close() error { return r.close() }
 
-// NewCatalog is what CreateCatalog needs.
-type NewCatalog struct {
-	ExternalID     string
-	OrganizationID string // the owner; "" when Public
-	Public         bool
-	Name           string
-}
-
-// TokenFilter says which tokens to list.
-type TokenFilter struct {
-	ClientID       string // "": of any client
-	OrganizationID string // "": of any organization
-	All            bool   // expired and revoked ones too
-	Limit          int    // 0: 100
+func (r *Registry) shut() error {
+	close(r.closing)
+	<-r.stopped
+	r.closed.Store(true)
+	if err := r.engine.close(); err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
 }
 
 // NewID makes a UUIDv7 (RFC 9562 §5.7) of now's millisecond and 74 bits of random.
-func NewID(now time.Time, random io.Reader) (uuid.UUID, error) { panic("not yet") }
+func NewID(now time.Time, random io.Reader) (uuid.UUID, error) {
+	var id uuid.UUID
+	if _, err := io.ReadFull(random, id[6:]); err != nil {
+		return uuid.Nil, fmt.Errorf("read randomness: %w", err)
+	}
+	ms := now.UnixMilli()
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	id[6] = id[6]&0x0f | 0x70 // version 7
+	id[8] = id[8]&0x3f | 0x80 // variant of RFC 9562
+	return id, nil
+}
 
-func Open(ctx context.Context, o Options) (*Registry, error)                  { panic("not yet") }
-func (r *Registry) Close() error                                              { panic("not yet") }
-func (r *Registry) Collectors() []prometheus.Collector                        { panic("not yet") }
-func (r *Registry) Feed(ctx context.Context) (*Feed, error)                   { panic("not yet") }
-func (f *Feed) Poll(ctx context.Context) ([]Change, bool, error)              { panic("not yet") }
-func (f *Feed) Close() error                                                  { panic("not yet") }
-func (r *Registry) Grant(ctx context.Context, clientID string) (Grant, error) { panic("not yet") }
-func (r *Registry) Keys(ctx context.Context) ([]Key, error)                   { panic("not yet") }
-func (r *Registry) Revocations(ctx context.Context) ([]Revocation, error)     { panic("not yet") }
-func (r *Registry) Revocation(ctx context.Context, tokenID string) (Revocation, error) {
-	panic("not yet")
+func (r *Registry) newID() (string, error) {
+	id, err := NewID(r.options.Now(), r.options.Random)
+	return id.String(), err
 }
-func (r *Registry) IssueToken(ctx context.Context, t Token, secretID string) error { panic("not yet") }
-func (r *Registry) Prune(ctx context.Context, now Time) (int, error)               { panic("not yet") }
-func (r *Registry) CreateOrganization(ctx context.Context, a Actor, name string, t Terms) (Organization, error) {
-	panic("not yet")
-}
-func (r *Registry) Organization(ctx context.Context, id string) (Organization, error) {
-	panic("not yet")
-}
-func (r *Registry) Organizations(ctx context.Context) ([]Organization, error) { panic("not yet") }
-func (r *Registry) ChangeOrganization(ctx context.Context, a Actor, id string, c OrganizationChange) (Organization, error) {
-	panic("not yet")
-}
-func (r *Registry) DisableOrganization(ctx context.Context, a Actor, id string) error {
-	panic("not yet")
-}
-func (r *Registry) EnableOrganization(ctx context.Context, a Actor, id string) error {
-	panic("not yet")
-}
-func (r *Registry) RemoveOrganization(ctx context.Context, a Actor, id string) error {
-	panic("not yet")
-}
-func (r *Registry) CreateClient(ctx context.Context, a Actor, n NewClient) (Client, secret.Secret, error) {
-	panic("not yet")
-}
-func (r *Registry) Client(ctx context.Context, id string) (Client, error) { panic("not yet") }
-func (r *Registry) Clients(ctx context.Context, organizationID string) ([]Client, error) {
-	panic("not yet")
-}
-func (r *Registry) ChangeClient(ctx context.Context, a Actor, id string, c ClientChange) (Client, error) {
-	panic("not yet")
-}
-func (r *Registry) DisableClient(ctx context.Context, a Actor, id string) error { panic("not yet") }
-func (r *Registry) EnableClient(ctx context.Context, a Actor, id string) error  { panic("not yet") }
-func (r *Registry) RemoveClient(ctx context.Context, a Actor, id string) error  { panic("not yet") }
-func (r *Registry) RotateClientSecret(ctx context.Context, a Actor, id string, overlap time.Duration) (secret.Secret, error) {
-	panic("not yet")
-}
-func (r *Registry) Token(ctx context.Context, id string) (Token, error)        { panic("not yet") }
-func (r *Registry) Tokens(ctx context.Context, f TokenFilter) ([]Token, error) { panic("not yet") }
-func (r *Registry) RevokeToken(ctx context.Context, a Actor, id string) (Token, error) {
-	panic("not yet")
-}
-func (r *Registry) RevokeClientTokens(ctx context.Context, a Actor, id string) error {
-	panic("not yet")
-}
-func (r *Registry) RevokeOrganizationTokens(ctx context.Context, a Actor, id string) error {
-	panic("not yet")
-}
-func (r *Registry) EnsureKey(ctx context.Context, a Actor, algorithm string, publish, keep time.Duration, generate func() (Key, error)) (bool, error) {
-	panic("not yet")
-}
-func (r *Registry) RotateKey(ctx context.Context, a Actor, k Key, publish, keep time.Duration) (Key, error) {
-	panic("not yet")
-}
-func (r *Registry) Key(ctx context.Context, id string) (Key, error) { panic("not yet") }
-func (r *Registry) KeyHistory(ctx context.Context) ([]Key, error)   { panic("not yet") }
-func (r *Registry) RemoveKey(ctx context.Context, a Actor, id string, replacement *Key) error {
-	panic("not yet")
-}
-func (r *Registry) CreateAgreement(ctx context.Context, a Actor, n NewAgreement) (Agreement, error) {
-	panic("not yet")
-}
-func (r *Registry) Agreement(ctx context.Context, id string) (Agreement, error) { panic("not yet") }
-func (r *Registry) Agreements(ctx context.Context, organizationID string) ([]Agreement, error) {
-	panic("not yet")
-}
-func (r *Registry) ChangeAgreement(ctx context.Context, a Actor, id string, c AgreementChange) (Agreement, error) {
-	panic("not yet")
-}
-func (r *Registry) RemoveAgreement(ctx context.Context, a Actor, id string) error { panic("not yet") }
-func (r *Registry) CreateCatalog(ctx context.Context, a Actor, n NewCatalog) (Catalog, error) {
-	panic("not yet")
-}
-func (r *Registry) Catalog(ctx context.Context, id string) (Catalog, error) { panic("not yet") }
-func (r *Registry) Catalogs(ctx context.Context, organizationID string) ([]Catalog, error) {
-	panic("not yet")
-}
-func (r *Registry) RemoveCatalog(ctx context.Context, a Actor, id string) error { panic("not yet") }
-func (r *Registry) Events(ctx context.Context, limit int) ([]Event, error)      { panic("not yet") }
+
+func (r *Registry) now() Time { return At(r.options.Now()) }

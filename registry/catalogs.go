@@ -1,0 +1,100 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+)
+
+// NewCatalog is what CreateCatalog needs.
+type NewCatalog struct {
+	ExternalID     string // the upstream's own name for it; no other live catalog has it
+	OrganizationID string // the owner; a public catalog may have none
+	Public         bool
+	Name           string
+}
+
+// CreateCatalog makes a catalog. ErrConflict when another one has its external id.
+func (r *Registry) CreateCatalog(ctx context.Context, a Actor, n NewCatalog) (c Catalog, err error) {
+	c = Catalog{ExternalID: n.ExternalID, OrganizationID: n.OrganizationID, Public: n.Public, Name: n.Name}
+	if err := checkExternalID("external_id", n.ExternalID); err != nil {
+		return c, err
+	}
+	if err := checkName("name", n.Name); err != nil {
+		return c, err
+	}
+	if !n.Public && n.OrganizationID == "" {
+		return c, invalid("organization_id: a private catalog has an owner")
+	}
+	if c.ID, err = r.newID(); err != nil {
+		return c, err
+	}
+	visibility := "private"
+	if n.Public {
+		visibility = "public"
+	}
+	err = r.mutate(ctx, "create catalog", a, func(tx *tx) (*deed, error) {
+		if n.OrganizationID != "" {
+			if _, err := liveOrganization(ctx, tx, n.OrganizationID); err != nil {
+				return nil, err
+			}
+		}
+		c.CreatedAt = tx.now
+		err := tx.set(ctx, `INSERT INTO catalog (id, external_id, organization_id, visibility, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
+			c.ID, c.ExternalID, nullable(c.OrganizationID), visibility, c.Name, c.CreatedAt)
+		if r.engine.duplicate(err) {
+			return nil, conflict("another catalog has this external id")
+		}
+		return &deed{"create", KindCatalog, c.ID, c.ExternalID}, err
+	})
+	return c, err
+}
+
+func findCatalogs(ctx context.Context, q querier, where string, args ...any) (found []Catalog, err error) {
+	err = each(ctx, q, func(rows *sql.Rows) error {
+		var c Catalog
+		err := rows.Scan(&c.ID, &c.ExternalID, &c.OrganizationID, &c.Public, &c.Name, &c.CreatedAt, &c.RemovedAt)
+		found = append(found, c)
+		return err
+	}, `SELECT id, external_id, COALESCE(organization_id, ''), visibility = 'public', name, created_at, removed_at
+		FROM catalog WHERE `+where+` ORDER BY created_at, id`, args...)
+	return found, err
+}
+
+func findCatalog(ctx context.Context, q querier, id string) (Catalog, error) {
+	if !storable(id) {
+		return Catalog{}, notFound(KindCatalog)
+	}
+	found, err := findCatalogs(ctx, q, `id = $1`, id)
+	return one(found, KindCatalog, err)
+}
+
+// Catalog returns one, a removed one too, or ErrNotFound.
+func (r *Registry) Catalog(ctx context.Context, id string) (c Catalog, err error) {
+	defer r.observe(opRead, r.options.Now(), &err)
+	c, err = findCatalog(ctx, r.engine.read, id)
+	return c, r.fault("read catalog", err)
+}
+
+// Catalogs returns those that an organization owns, or all when organizationID is empty,
+// that are not removed, oldest first.
+func (r *Registry) Catalogs(ctx context.Context, organizationID string) (found []Catalog, err error) {
+	defer r.observe(opRead, r.options.Now(), &err)
+	switch {
+	case organizationID == "":
+		found, err = findCatalogs(ctx, r.engine.read, `removed_at IS NULL`)
+	case storable(organizationID):
+		found, err = findCatalogs(ctx, r.engine.read, `removed_at IS NULL AND organization_id = $1`, organizationID)
+	}
+	return found, r.fault("read catalogs", err)
+}
+
+// RemoveCatalog removes a catalog. Its external id is free again.
+func (r *Registry) RemoveCatalog(ctx context.Context, a Actor, id string) error {
+	return r.mutate(ctx, "remove catalog", a, func(tx *tx) (*deed, error) {
+		c, err := findCatalog(ctx, tx, id)
+		if err != nil || c.RemovedAt != 0 {
+			return nil, err
+		}
+		return &deed{"remove", KindCatalog, id, ""}, tx.set(ctx, `UPDATE catalog SET removed_at = $1 WHERE id = $2`, tx.now, id)
+	})
+}

@@ -1,0 +1,132 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+)
+
+// maxBehind is how many changes a follower reads one by one; one that is further behind
+// reloads everything.
+const maxBehind = 10_000
+
+// Feed follows the changes of a store on a connection of its own. One goroutine uses it.
+type Feed struct {
+	r    *Registry
+	db   *sql.DB
+	conn *sql.Conn // nil: connect at the next look
+
+	started  bool
+	epoch    string
+	position int64 // the last change that was handed out
+	version  int64 // of the store when it was last read, on conn
+	current  bool  // version says something
+}
+
+// Feed connects a follower. Close it before the registry.
+func (r *Registry) Feed(ctx context.Context) (*Feed, error) {
+	db, err := r.engine.feed()
+	if err != nil {
+		return nil, r.fault("open feed", err)
+	}
+	f := &Feed{r: r, db: db}
+	if err := f.connect(ctx); err != nil {
+		return nil, errors.Join(r.fault("open feed", err), db.Close())
+	}
+	return f, nil
+}
+
+// Close ends following.
+func (f *Feed) Close() error {
+	f.drop()
+	return f.db.Close()
+}
+
+func (f *Feed) connect(ctx context.Context) (err error) {
+	f.conn, err = f.db.Conn(ctx)
+	return err
+}
+
+// drop forgets a connection that failed. The version that it saw says nothing on another one.
+func (f *Feed) drop() {
+	f.current = false
+	if f.conn != nil {
+		_ = f.conn.Close()
+		f.conn = nil
+	}
+}
+
+// Poll returns what changed since the last call, in the order of the commits. While nobody
+// has written anything it costs one look at the store's version. reset means that the
+// answer is not complete, and everything must be loaded again: at the first call, when the
+// store is another one, and when changes in between are gone. After an error the next call
+// goes on where the last good one was.
+func (f *Feed) Poll(ctx context.Context) (changes []Change, reset bool, err error) {
+	defer f.r.observe(opPoll, f.r.options.Now(), &err)
+	changes, reset, err = f.poll(ctx)
+	if err != nil {
+		f.drop()
+		return nil, false, f.r.fault("read the change feed", err)
+	}
+	return changes, reset, nil
+}
+
+func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err error) {
+	if f.r.closed.Load() {
+		return nil, false, ErrUnavailable
+	}
+	if f.conn == nil {
+		if err := f.connect(ctx); err != nil {
+			return nil, false, err
+		}
+	}
+	// The version first: what is committed after this look is seen at the next one.
+	version, err := f.r.engine.version(ctx, f.conn)
+	if err != nil {
+		return nil, false, err
+	}
+	if f.current && version == f.version {
+		return nil, false, nil
+	}
+	var epoch string
+	var last int64
+	// One statement, so that counter and changes are of one moment on every engine.
+	err = each(ctx, f.conn, func(rows *sql.Rows) error {
+		var seq sql.NullInt64
+		var c Change
+		if err := rows.Scan(&epoch, &last, &seq, &c.Kind, &c.ID); err != nil {
+			return err
+		}
+		if c.Seq = seq.Int64; seq.Valid {
+			changes = append(changes, c)
+		}
+		return nil
+	}, `SELECT n.epoch, n.seq, c.seq, COALESCE(c.kind, ''), COALESCE(c.id, '')
+		FROM counter n LEFT JOIN change c ON c.seq > $1 WHERE n.id = 1 ORDER BY c.seq LIMIT $2`, f.position, maxBehind+1)
+	if err != nil {
+		return nil, false, err
+	}
+	if epoch == "" {
+		return nil, false, errors.New("the store has no counter")
+	}
+	reset = !f.started || epoch != f.epoch || !complete(changes, f.position, last)
+	if reset {
+		changes = nil
+	}
+	f.started, f.epoch, f.position = true, epoch, last
+	f.version, f.current = version, true
+	return changes, reset, nil
+}
+
+// complete reports whether changes are all from position to last. They are not when the log
+// was pruned in between, when it is shorter than position, and when they are too many.
+func complete(changes []Change, position, last int64) bool {
+	if int64(len(changes)) != last-position {
+		return false
+	}
+	return !slices.ContainsFunc(changes, func(c Change) bool {
+		position++
+		return c.Seq != position
+	})
+}

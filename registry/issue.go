@@ -1,0 +1,216 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	maxBatch = 256  // tokens of one transaction
+	maxQueue = 4096 // tokens that wait for one; beyond that IssueToken refuses at once
+
+	// markEvery is how often the last use of one secret is recorded at most.
+	markEvery = time.Minute
+
+	insertTokenQuery = `INSERT INTO token (id, subject_type, subject_id, organization_id, issuer_type, issuer_id, scope, key_id, issued_at, expires_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
+	markUsedQuery = `UPDATE client_secret SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at <= $3)`
+)
+
+// issue is one token on its way to the writer.
+type issue struct {
+	ctx      context.Context // of the caller: a token that nobody waits for is not stored
+	token    Token
+	secretID string
+	result   chan error // has room for one: the writer never waits for the caller
+}
+
+// IssueToken stores the record of a token and returns once it is durable. Of t it stores
+// what is known when a token is issued, nothing of refreshing or revoking. secretID is the
+// secret that the client used ("": none): its last use is recorded, to the minute.
+//
+// Tokens that are asked for at the same time share a transaction; none can fail because of
+// another. When ctx ends first, the record may be stored all the same; no token goes with it
+// then. ErrConflict when the id is taken, ErrUnavailable when the store is away or too many
+// wait for it.
+func (r *Registry) IssueToken(ctx context.Context, t Token, secretID string) (err error) {
+	defer r.observe(opIssue, r.options.Now(), &err)
+	if err := checkToken(t); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return r.fault("issue token", err)
+	}
+	i := &issue{ctx, t, secretID, make(chan error, 1)}
+	select {
+	case <-r.closing:
+		return fmt.Errorf("issue token: the store is closed: %w", ErrUnavailable)
+	default:
+	}
+	select {
+	case r.queue <- i:
+	default:
+		return fmt.Errorf("issue token: too many are waiting: %w", ErrUnavailable)
+	}
+	select {
+	case err := <-i.result:
+		return r.fault("issue token", err)
+	case <-ctx.Done():
+		return r.fault("issue token", ctx.Err())
+	case <-r.stopped:
+	}
+	// The writer has returned: it answered, or this token came too late for it.
+	select {
+	case err := <-i.result:
+		return r.fault("issue token", err)
+	default:
+		return fmt.Errorf("issue token: the store is closed: %w", ErrUnavailable)
+	}
+}
+
+// checkToken holds what readers of the record rely on.
+func checkToken(t Token) error {
+	id, err := uuid.Parse(t.ID)
+	if err != nil || id.String() != t.ID {
+		return invalid("id: a token's id is a UUID in lower case")
+	}
+	if t.IssuedAt <= 0 || t.ExpiresAt <= t.IssuedAt {
+		return invalid("expires_at: a token expires after it is issued")
+	}
+	if t.SubjectType == "" {
+		return invalid("subject_type: it is missing")
+	}
+	return nil
+}
+
+// commitTokens is the writer: the one goroutine that stores tokens. Close stops it, and
+// waits until it has stored what was in the queue.
+func (r *Registry) commitTokens() {
+	defer close(r.stopped)
+	w := writer{r: r, marked: make(map[string]Time)}
+	for {
+		select {
+		case i := <-r.queue:
+			w.commit(r.gather(i))
+		case <-r.closing:
+			for {
+				select {
+				case i := <-r.queue:
+					w.commit(r.gather(i))
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// gather takes what else is waiting, up to one batch.
+func (r *Registry) gather(first *issue) []*issue {
+	batch := append(make([]*issue, 0, min(maxBatch, len(r.queue)+1)), first)
+	// Callers whose tokens were just stored are about to ask for the next ones.
+	runtime.Gosched()
+	for len(batch) < maxBatch {
+		select {
+		case i := <-r.queue:
+			batch = append(batch, i)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// writer is the state of commitTokens.
+type writer struct {
+	r      *Registry
+	marked map[string]Time // when the last use of a secret was recorded by this process
+}
+
+// commit stores a batch and answers everyone in it.
+func (w *writer) commit(batch []*issue) {
+	live := batch[:0]
+	for _, i := range batch {
+		if err := i.ctx.Err(); err != nil {
+			i.result <- err
+			continue
+		}
+		live = append(live, i)
+	}
+	if len(live) == 0 {
+		return
+	}
+	err := w.store(live)
+	if err == nil || len(live) == 1 || w.r.unavailable(err) {
+		for _, i := range live {
+			i.result <- err
+		}
+		if err != nil && w.r.unavailable(err) {
+			w.refuse(err)
+		}
+		return
+	}
+	// One row is bad. Whose it is only a transaction of its own tells on every engine.
+	for _, i := range live {
+		i.result <- w.store([]*issue{i})
+	}
+}
+
+// refuse answers those who wait behind a batch that the store could not take: they have
+// waited as long.
+func (w *writer) refuse(err error) {
+	for range len(w.r.queue) {
+		i := <-w.r.queue
+		i.result <- err
+	}
+}
+
+// store is one transaction.
+func (w *writer) store(batch []*issue) (err error) {
+	defer w.r.observe(opBatch, w.r.options.Now(), &err)
+	// Of all callers, and so of none: the engine bounds the wait.
+	ctx := context.Background()
+	tx, err := w.r.engine.write.BeginTx(ctx, nil)
+	if err != nil {
+		return w.r.fault("begin", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	insert, mark := tx.StmtContext(ctx, w.r.insertToken), tx.StmtContext(ctx, w.r.markUsed)
+	used := make(map[string]Time)
+	for _, i := range batch {
+		t := &i.token
+		_, err := insert.ExecContext(ctx, t.ID, t.SubjectType, t.SubjectID, t.OrganizationID, nullable(t.IssuerType), nullable(t.IssuerID),
+			t.Scope, t.KeyID, int64(t.IssuedAt), int64(t.ExpiresAt))
+		if err != nil {
+			return w.r.fault("store token", err)
+		}
+		if i.secretID == "" || t.IssuedAt < max(w.marked[i.secretID], used[i.secretID]).later(markEvery) {
+			continue
+		}
+		used[i.secretID] = t.IssuedAt
+		if err := w.mark(ctx, mark, i); err != nil {
+			return w.r.fault("mark secret", err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return w.r.fault("commit", err)
+	}
+	if len(w.marked) > 10*maxQueue {
+		clear(w.marked) // the statement has the same condition: forgetting costs a look-up
+	}
+	for id, at := range used {
+		w.marked[id] = at
+	}
+	return nil
+}
+
+func (w *writer) mark(ctx context.Context, mark *sql.Stmt, i *issue) error {
+	at := i.token.IssuedAt
+	_, err := mark.ExecContext(ctx, int64(at), i.secretID, int64(at.later(-markEvery)))
+	return err
+}

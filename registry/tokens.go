@@ -1,0 +1,126 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// grace is how long after the last expiry of a token its record and its revocation are
+// kept: for clocks that differ.
+const grace = time.Minute
+
+// TokenFilter says which tokens to list.
+type TokenFilter struct {
+	ClientID       string // "": of any client
+	OrganizationID string // "": of any organization
+	All            bool   // expired and revoked ones too
+	Limit          int    // 0: 100
+}
+
+const tokenColumns = `t.id, t.removed_at, t.refreshed_at, t.revoked_at, t.subject_type, t.subject_id, t.issued_at, t.expires_at,
+	COALESCE(t.issuer_type, ''), COALESCE(t.issuer_id, ''), t.organization_id, t.scope, t.key_id`
+
+func findTokens(ctx context.Context, q querier, rest string, args ...any) (found []Token, err error) {
+	err = each(ctx, q, func(rows *sql.Rows) error {
+		var t Token
+		err := rows.Scan(&t.ID, &t.RemovedAt, &t.RefreshedAt, &t.RevokedAt, &t.SubjectType, &t.SubjectID, &t.IssuedAt, &t.ExpiresAt,
+			&t.IssuerType, &t.IssuerID, &t.OrganizationID, &t.Scope, &t.KeyID)
+		found = append(found, t)
+		return err
+	}, `SELECT `+tokenColumns+` FROM token t `+rest, args...)
+	return found, err
+}
+
+func findToken(ctx context.Context, q querier, id string) (Token, error) {
+	if !storable(id) {
+		return Token{}, notFound(KindToken)
+	}
+	found, err := findTokens(ctx, q, `WHERE t.id = $1`, id)
+	return one(found, KindToken, err)
+}
+
+// Token returns the record of one token that is not pruned yet, or ErrNotFound.
+func (r *Registry) Token(ctx context.Context, id string) (t Token, err error) {
+	defer r.observe(opRead, r.options.Now(), &err)
+	t, err = findToken(ctx, r.engine.read, id)
+	return t, r.fault("read token", err)
+}
+
+// Tokens lists the records of tokens, newest first. Without f.All, those that expired or
+// were revoked, alone or with all tokens of their client or organization, are left out.
+func (r *Registry) Tokens(ctx context.Context, f TokenFilter) (found []Token, err error) {
+	defer r.observe(opRead, r.options.Now(), &err)
+	if !storable(f.ClientID) || !storable(f.OrganizationID) {
+		return nil, nil
+	}
+	var args []any
+	arg := func(v any) string {
+		args = append(args, v)
+		return fmt.Sprintf("$%d", len(args))
+	}
+	join, conditions := "", []string{}
+	if f.ClientID != "" {
+		conditions = append(conditions, "t.subject_id = "+arg(f.ClientID))
+	}
+	if f.OrganizationID != "" {
+		conditions = append(conditions, "t.organization_id = "+arg(f.OrganizationID))
+	}
+	if !f.All {
+		join = `JOIN client c ON c.id = t.subject_id JOIN organization o ON o.id = t.organization_id `
+		conditions = append(conditions, "t.expires_at > "+arg(int64(r.now())), "t.revoked_at IS NULL",
+			"t.issued_at > COALESCE(c.tokens_valid_from, 0)", "t.issued_at > COALESCE(o.tokens_valid_from, 0)")
+	}
+	where := ""
+	if len(conditions) > 0 {
+		where = "WHERE " + strings.Join(conditions, " AND ")
+	}
+	if f.Limit <= 0 {
+		f.Limit = defaultLimit
+	}
+	// Ids are UUIDv7: their order is the order of issue.
+	found, err = findTokens(ctx, r.engine.read, join+where+` ORDER BY t.id DESC LIMIT `+arg(f.Limit), args...)
+	return found, r.fault("read tokens", err)
+}
+
+// RevokeToken revokes every JWT of one record and returns the record. A second call changes
+// nothing. ErrNotFound when there is no such record (any more).
+func (r *Registry) RevokeToken(ctx context.Context, a Actor, id string) (t Token, err error) {
+	err = r.mutate(ctx, "revoke token", a, func(tx *tx) (*deed, error) {
+		if t, err = findToken(ctx, tx, id); err != nil || t.RevokedAt != 0 {
+			return nil, err
+		}
+		t.RevokedAt = tx.now
+		return &deed{"revoke", KindToken, id, ""}, tx.set(ctx, `UPDATE token SET revoked_at = $1 WHERE id = $2`, tx.now, id)
+	})
+	return t, err
+}
+
+// Revocations returns those of all tokens of which some JWT may still be in use: each is kept
+// until a minute after the last expiry.
+func (r *Registry) Revocations(ctx context.Context) (found []Revocation, err error) {
+	defer r.observe(opRevocations, r.options.Now(), &err)
+	err = each(ctx, r.engine.read, func(rows *sql.Rows) error {
+		var v Revocation
+		err := rows.Scan(&v.TokenID, &v.Until)
+		v.Until = v.Until.later(grace)
+		found = append(found, v)
+		return err
+	}, `SELECT id, expires_at FROM token WHERE revoked_at IS NOT NULL AND expires_at > $1`, int64(r.now().later(-grace)))
+	return found, r.fault("read revocations", err)
+}
+
+// Revocation returns that of one token, or ErrNotFound when it is not revoked.
+func (r *Registry) Revocation(ctx context.Context, tokenID string) (v Revocation, err error) {
+	defer r.observe(opRevocation, r.options.Now(), &err)
+	t, err := findToken(ctx, r.engine.read, tokenID)
+	if err == nil && t.RevokedAt == 0 {
+		err = &refusal{ErrNotFound, "the token is not revoked"}
+	}
+	if err != nil {
+		return v, r.fault("read revocation", err)
+	}
+	return Revocation{TokenID: t.ID, Until: t.ExpiresAt.later(grace)}, nil
+}
