@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// admin is the private door: metrics and health, never reachable through the front.
+type admin struct {
+	server *http.Server
+	p      *postern
+	now    func() time.Time
+}
+
+func newAdmin(p *postern, now func() time.Time) *admin {
+	a := &admin{p: p, now: now}
+	metrics := a.metrics()
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics}))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.unready()) })
+	a.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	return a
+}
+
+// metrics registers what every room counts.
+func (a *admin) metrics() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	rooms := []interface{ Collectors() []prometheus.Collector }{a.p.registry, a.p.directory, a.p.verifier, a.p.front}
+	if a.p.issuer != nil {
+		rooms = append(rooms, a.p.issuer)
+	}
+	if a.p.access != nil {
+		rooms = append(rooms, a.p.access)
+	}
+	for _, room := range rooms {
+		r.MustRegister(room.Collectors()...)
+	}
+	return r
+}
+
+func buildInfo() prometheus.Collector {
+	version, goVersion := "unknown", "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version, goVersion = info.Main.Version, info.GoVersion
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "postern_build_info", Help: "Always 1; the labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": goVersion},
+	})
+	g.Set(1)
+	return g
+}
+
+// unready lists why requests should not be sent here now.
+func (a *admin) unready() []string {
+	now := a.now()
+	var reasons []string
+	if a.p.draining.Load() {
+		reasons = append(reasons, "draining: this process is about to end")
+	}
+	if !a.p.directory.Fresh(now) {
+		reasons = append(reasons, "stale: the store was last read "+a.p.directory.Age(now).Round(time.Second).String()+
+			" ago, longer than verify.max_staleness")
+	}
+	if a.p.issuer != nil {
+		if _, err := a.p.directory.SigningKey(now); err != nil {
+			reasons = append(reasons, "no signing key: see postern key list")
+		}
+	}
+	return reasons
+}
+
+// answer writes 200, or 503 with the reasons.
+func (a *admin) answer(w http.ResponseWriter, reasons []string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	body := struct {
+		OK      bool     `json:"ok"`
+		Reasons []string `json:"reasons"`
+	}{len(reasons) == 0, append([]string{}, reasons...)}
+	if !body.OK {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(body) // the peer has gone
+}
+
+func (a *admin) serve(l net.Listener) error {
+	if err := a.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// shutdown closes the door; scrapes in flight finish until ctx ends.
+func (a *admin) shutdown(ctx context.Context) error { return a.server.Shutdown(ctx) }

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/config"
+	"postern/directory"
+	"postern/issuer"
+	"postern/proxy"
+	"postern/registry"
+	"postern/token"
+	"postern/verifier"
+)
+
+// keyPublish is how long a new signing key is in the JWK Set before it signs: longer
+// than the JWK Set may be cached.
+const keyPublish = 10 * time.Minute
+
+// ServeCommand serves until it is told to end.
+type ServeCommand struct {
+	Config      string `placeholder:"FILE" help:"The configuration; by default $$POSTERN_CONFIG. Without one: SQLite in the working directory, on loopback."`
+	Upstream    string `placeholder:"URL" help:"Forward everything to this upstream, for clients with an access token; instead of the configuration's routes."`
+	Listen      string `placeholder:"ADDRESS" help:"front.listen, for example 0.0.0.0:8080."`
+	AdminListen string `placeholder:"ADDRESS" help:"admin.listen, for example 0.0.0.0:9090."`
+	IssuerURL   string `placeholder:"URL" help:"issuer.url, for example https://api.example.com."`
+	Store       string `placeholder:"DSN" help:"store, for example sqlite:/var/lib/postern/postern.db."`
+}
+
+// Help gives examples.
+func (ServeCommand) Help() string {
+	return example("postern serve --config postern.yaml", "postern serve --upstream http://127.0.0.1:3000")
+}
+
+// Run serves until ctx ends, then drains.
+func (s *ServeCommand) Run(ctx context.Context, e *environment) error {
+	source := config.Source{File: configFile(e, s.Config), Environ: e.Environ, Upstream: s.Upstream, Flags: map[string]string{}}
+	for key, value := range map[string]string{
+		"front.listen": s.Listen, "admin.listen": s.AdminListen, "issuer.url": s.IssuerURL, "store": s.Store,
+	} {
+		if value != "" {
+			source.Flags[key] = value
+		}
+	}
+	c, err := loadConfig(e, source)
+	if err != nil {
+		return cannot("serve", err, next{})
+	}
+	p, err := assemble(ctx, e, c)
+	if err != nil {
+		return cannot("serve", err, next{})
+	}
+	return p.serve(ctx)
+}
+
+// postern is all rooms joined. assemble builds one, serve runs it to its end.
+type postern struct {
+	config config.Config
+	log    *slog.Logger
+
+	registry  *registry.Registry
+	feed      *registry.Feed
+	directory *directory.Directory
+	verifier  *verifier.Verifier
+	issuer    *issuer.Issuer // nil where issuing is off
+	access    *proxy.AccessLog
+	front     *proxy.Front
+	admin     *admin
+
+	frontListener, adminListener net.Listener
+
+	draining atomic.Bool
+	closers  []func() // in the order of opening
+}
+
+// assemble opens everything in the order in which it depends on each other. What it
+// returns holds its ports already and answers on none. After an error nothing is left open.
+func assemble(ctx context.Context, e *environment, c config.Config) (_ *postern, err error) {
+	p := &postern{config: c, log: e.Logger(c.Log.Format, level(c.Log.Level))}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	for _, warning := range c.Warnings() {
+		p.log.Warn(warning)
+	}
+	if err := p.listen(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.openStore(ctx, e); err != nil {
+		return nil, err
+	}
+	url, audience := p.identity()
+	p.verifier, err = verifier.New(p.directory, verifier.Options{
+		Issuer: url, Audience: audience, Leeway: time.Duration(c.Verify.Leeway), CacheBytes: int64(c.Verify.Cache), Now: e.Now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the verifier: %w", err)
+	}
+	p.closers = append(p.closers, p.verifier.Close)
+	if c.Issuer.Enabled {
+		p.issuer = issuer.New(p.directory, p.registry, issuer.Options{
+			URL: url, Audience: audience, Realm: c.Issuer.Realm, TokenPath: c.Issuer.TokenPath,
+			Lifetime: time.Duration(c.Issuer.Lifetime), MaxLifetime: time.Duration(c.Issuer.MaxLifetime),
+			Now: e.Now, Random: e.Random, Log: p.log,
+		})
+	}
+	if c.Log.Access {
+		p.access = proxy.NewAccessLog(e.Stderr)
+		p.closers = append(p.closers, p.access.Close)
+	}
+	if p.front, err = proxy.New(p.frontOptions(e)); err != nil {
+		return nil, fmt.Errorf("make the front: %w", err)
+	}
+	p.admin = newAdmin(p, e.Now)
+	return p, nil
+}
+
+func (p *postern) listen(ctx context.Context) (err error) {
+	for _, door := range []struct {
+		key, address string
+		listener     *net.Listener
+	}{
+		{"front.listen", p.config.Front.Listen, &p.frontListener},
+		{"admin.listen", p.config.Admin.Listen, &p.adminListener},
+	} {
+		if *door.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", door.address); err != nil {
+			return refuse("choose another address for "+door.key+", or end what holds this one", "%s: %w", door.key, err)
+		}
+		p.closers = append(p.closers, func() { _ = (*door.listener).Close() })
+	}
+	return nil
+}
+
+// openStore opens the registry, makes the first signing key, and follows the feed.
+func (p *postern) openStore(ctx context.Context, e *environment) (err error) {
+	p.registry, err = registry.Open(ctx, registry.Options{
+		DSN: p.config.Store, MasterKey: p.config.Keys.MasterKey, Now: e.Now, Random: e.Random, Log: p.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	p.closers = append(p.closers, func() { p.warn("close store", p.registry.Close()) })
+	if p.config.Issuer.Enabled {
+		created, err := p.registry.EnsureKey(ctx, registry.Actor{Kind: "postern"}, p.config.Issuer.Algorithm,
+			keyPublish, time.Duration(p.config.Issuer.MaxLifetime)+time.Minute, func() (registry.Key, error) {
+				return newKey(token.Algorithm(p.config.Issuer.Algorithm), e.Random)
+			})
+		if err != nil {
+			return fmt.Errorf("make the first signing key: %w", err)
+		}
+		if created {
+			p.log.Info("made a signing key", "algorithm", p.config.Issuer.Algorithm)
+		}
+	}
+	if p.feed, err = p.registry.Feed(ctx); err != nil {
+		return fmt.Errorf("open the change feed: %w", err)
+	}
+	p.closers = append(p.closers, func() { p.warn("close the change feed", p.feed.Close()) })
+	p.directory, err = directory.Open(ctx, p.registry, p.feed, directory.Options{
+		MaxStaleness: time.Duration(p.config.Verify.MaxStaleness), ServeStale: p.config.Verify.OnStale == "serve",
+		Now: e.Now, Log: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, p.directory.Close)
+	return nil
+}
+
+// identity is iss and aud. On loopback the address that was taken stands for a URL
+// that nobody set.
+func (p *postern) identity() (url, audience string) {
+	url, audience = p.config.Issuer.URL, p.config.Issuer.Audience
+	if url == "" {
+		url = "http://" + p.frontListener.Addr().String()
+	}
+	if audience == "" {
+		audience = url
+	}
+	return url, audience
+}
+
+func (p *postern) frontOptions(e *environment) proxy.Options {
+	c := p.config
+	o := proxy.Options{
+		Headers:   proxy.Headers(c.Headers),
+		Realm:     c.Issuer.Realm,
+		Verifier:  p.verifier,
+		MaxHeader: int(c.Front.MaxHeader), MaxTarget: int(c.Front.MaxTarget), Buffer: int(c.Front.Buffer),
+		ReadTimeout: time.Duration(c.Front.ReadTimeout), WriteTimeout: time.Duration(c.Front.WriteTimeout),
+		IdleTimeout: time.Duration(c.Front.IdleTimeout), MaxConnections: c.Front.MaxConnections,
+		Now: e.Now, Random: e.Random, Log: p.log, Access: p.access,
+	}
+	if p.issuer != nil {
+		o.Issuer = p.issuer
+	}
+	for _, r := range c.Routes {
+		o.Routes = append(o.Routes, proxy.Route{
+			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods, Upstream: r.UpstreamAddress(),
+			Access: proxy.Access(r.Access), PassAuthorization: r.Authorization == "pass", Timeout: time.Duration(r.Timeout),
+		})
+	}
+	return o
+}
+
+// serve answers until ctx ends or a door fails, then drains: not ready, no new
+// connections, what is in flight finishes within front.drain.
+func (p *postern) serve(ctx context.Context) error {
+	defer p.close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, 2)
+	var doors, loops sync.WaitGroup
+	doors.Go(func() { failed <- p.front.Serve(p.frontListener) })
+	doors.Go(func() { failed <- p.admin.serve(p.adminListener) })
+	if p.issuer != nil {
+		loops.Go(func() { p.issuer.Run(ctx) })
+	}
+	p.log.Info("serving", "front", p.frontListener.Addr().String(), "admin", p.adminListener.Addr().String(), "issuing", p.issuer != nil)
+	var err error
+	select {
+	case <-ctx.Done():
+		p.log.Info("draining", "deadline", time.Duration(p.config.Front.Drain).String())
+	case err = <-failed:
+	}
+	p.draining.Store(true)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(p.config.Front.Drain))
+	defer cancel()
+	if late := p.front.Shutdown(drain); late != nil {
+		p.log.Warn("requests were still in flight at the deadline of front.drain; their connections are cut", "error", late)
+	}
+	stop()
+	p.warn("close the admin door", p.admin.shutdown(drain))
+	loops.Wait()
+	if errors.Is(drain.Err(), context.DeadlineExceeded) {
+		return err // the doors end with the process
+	}
+	doors.Wait()
+	p.log.Info("ended")
+	return err
+}
+
+// close closes what was opened, the last first.
+func (p *postern) close() {
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		p.closers[i]()
+	}
+	p.closers = nil
+}
+
+func (p *postern) warn(task string, err error) {
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		p.log.Warn("cannot "+task, "error", err)
+	}
+}
+
+// level reads log.level, which was validated.
+func level(name string) slog.Level {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(name))
+	return l
+}
