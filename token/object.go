@@ -78,14 +78,11 @@ func (s *scan) space() {
 }
 
 func (s *scan) value(depth int) bool {
-	if depth > maxDepth {
-		return false
-	}
 	switch c := s.peek(); {
 	case c == '{':
-		return s.open(depth)
+		return depth <= maxDepth && s.open(depth)
 	case c == '[':
-		return s.array(depth)
+		return depth <= maxDepth && s.array(depth)
 	case c == '"':
 		_, ok := s.text()
 		return ok

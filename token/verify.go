@@ -41,12 +41,12 @@ func Verify(raw []byte, keys *KeySet, e Expect, now time.Time) (Claims, error) {
 
 // VerifyKey is Verify that also says which key signed.
 func VerifyKey(raw []byte, keys *KeySet, e Expect, now time.Time) (Claims, PublicKey, error) {
-	j, invalid := parse(raw)
-	if invalid != "" {
-		return Claims{}, PublicKey{}, invalid
+	j, err := parse(raw)
+	if err != nil {
+		return Claims{}, PublicKey{}, err
 	}
-	if invalid := j.expect(e, now); invalid != "" {
-		return Claims{}, PublicKey{}, invalid
+	if err := j.expect(e, now); err != nil {
+		return Claims{}, PublicKey{}, err
 	}
 	key, ok := keys.keys[string(j.keyID)]
 	if !ok || key.NotAfter != 0 && now.Unix() > key.NotAfter {
@@ -82,7 +82,7 @@ type jws struct {
 }
 
 // expect checks the claims that depend on who asks and when.
-func (j *jws) expect(e Expect, now time.Time) Invalid {
+func (j *jws) expect(e Expect, now time.Time) error {
 	if string(j.issuer) != e.Issuer {
 		return WrongIssuer
 	}
@@ -97,7 +97,7 @@ func (j *jws) expect(e Expect, now time.Time) Invalid {
 	if latest := now.Add(e.Leeway).Unix(); j.issued > latest || j.notBefore > latest {
 		return NotYetValid
 	}
-	return ""
+	return nil
 }
 
 // claims copies what is kept. iss and aud are known to be what was expected.
@@ -117,7 +117,7 @@ func (j *jws) claims(e Expect) Claims {
 
 // parse takes raw apart: three parts, each canonical base64url (RFC 7515 §2), the first
 // two strict JSON objects.
-func parse(raw []byte) (jws, Invalid) {
+func parse(raw []byte) (jws, error) {
 	var j jws
 	if len(raw) > MaxSize {
 		return j, Malformed
@@ -147,7 +147,7 @@ func parse(raw []byte) (jws, Invalid) {
 	if !s.object(body) || !j.readClaims(s.members) {
 		return j, Malformed
 	}
-	return j, ""
+	return j, nil
 }
 
 // decode appends the bytes of one part to buffer. Strict refuses loose last bits;
