@@ -1,0 +1,142 @@
+// Package config is postern's one configuration value: defaults, then a YAML file,
+// then environment variables, then flags; validated as a whole, with every fault
+// reported at once and each named by file, line and key.
+//
+// It reads files and nothing else: no network, no store. No message of it shows the
+// text of a secret, nor a value that a ${NAME} brought in. yaml.v3 lives here and only
+// here, and only ever reads an operator's file: at most 1 MiB, without anchors, aliases,
+// tags or a second document.
+//
+// Each setting is declared once, as a field of Config below: its tags carry its key,
+// its default, its bounds and its meaning, and the defaults, the loader, the reference
+// table and the JSON Schema are all made from them. Start reading at Config, then Load.
+package config
+
+import (
+	"net"
+	"reflect"
+	"slices"
+
+	"postern/secret"
+)
+
+//go:generate go test . -run TestSchema -update
+
+// Config is all that postern can be told. Values that Load returns are complete and
+// valid: whoever reads one need not check again. It is a plain value: treat its
+// slices as read-only, then it is safe for concurrent use.
+//
+// The tags of its fields: yaml is the key; default is its value when nobody sets it;
+// required marks a setting without one; enum lists the only values; min and max bound
+// numbers, sizes and durations (both included); doc is its meaning, for people.
+type Config struct {
+	Front     Front         `yaml:"front" doc:"the public door: token routes, and all that is forwarded"`
+	Admin     Admin         `yaml:"admin" doc:"the private door: metrics and health"`
+	Store     secret.Secret `yaml:"store" default:"sqlite:postern.db" doc:"where organizations, clients and tokens are kept: sqlite:PATH, relative to the working directory"`
+	StoreFile string        `yaml:"store_file" default:"" doc:"a file that holds the value of store"`
+	Keys      Keys          `yaml:"keys" doc:"what protects the signing keys in the store"`
+	Issuer    Issuer        `yaml:"issuer" doc:"the token route"`
+	Verify    Verify        `yaml:"verify" doc:"how access tokens are verified"`
+	Headers   Headers       `yaml:"headers" doc:"names of the header fields that tell the upstream who is asking"`
+	Log       Log           `yaml:"log" doc:"what is written to standard error"`
+	Routes    []Route       `yaml:"routes" doc:"what is forwarded where; the most exact host wins, then the longest path of whole segments"`
+
+	warnings []string
+}
+
+// Front is the public listener.
+type Front struct {
+	Listen         string   `yaml:"listen" default:"127.0.0.1:8080" doc:"address and port; port 0 takes a free one"`
+	MaxHeader      Size     `yaml:"max_header" default:"16KiB" min:"4KiB" max:"1MiB" doc:"the largest request head; a larger one is answered 431"`
+	MaxTarget      Size     `yaml:"max_target" default:"8KiB" min:"256B" max:"1MiB" doc:"the longest request target, smaller than max_header; a longer one is answered 414"`
+	Buffer         Size     `yaml:"buffer" default:"64KiB" min:"1KiB" max:"64MiB" doc:"bodies up to this size are buffered, larger ones and those of unknown size are streamed, both ways"`
+	ReadTimeout    Duration `yaml:"read_timeout" default:"30s" doc:"time for a request's head, and between the bytes of its body"`
+	IdleTimeout    Duration `yaml:"idle_timeout" default:"75s" doc:"time that a connection may wait for its next request"`
+	WriteTimeout   Duration `yaml:"write_timeout" default:"30s" doc:"time that a client may take to accept the next bytes of an answer"`
+	MaxConnections int      `yaml:"max_connections" default:"10000" min:"1" max:"1000000" doc:"connections that are open at once"`
+	Drain          Duration `yaml:"drain" default:"25s" doc:"time that requests in flight get to finish after SIGTERM"`
+}
+
+// Admin is the private listener.
+type Admin struct {
+	Listen string `yaml:"listen" default:"127.0.0.1:9090" doc:"address and port of /metrics, /livez and /readyz; port 0 takes a free one"`
+}
+
+// Keys is the master key, which wraps the data keys that wrap the signing keys.
+type Keys struct {
+	// MasterKey is 32 raw bytes once Load has returned it, or empty: none.
+	MasterKey     secret.Secret `yaml:"master_key" default:"" doc:"32 random bytes in base64 or hex (openssl rand -base64 32) that the signing keys are encrypted with; give it by the environment or a file, never by a flag; empty: they are stored in clear"`
+	MasterKeyFile string        `yaml:"master_key_file" default:"" doc:"a file that holds the value of master_key"`
+}
+
+// Issuer is the token route.
+type Issuer struct {
+	Enabled     bool     `yaml:"enabled" default:"true" doc:"false leaves the token route and the well-known documents to the upstream"`
+	URL         string   `yaml:"url" default:"" doc:"the issuer's identifier, the claim iss: scheme and host alone; required unless the front listens on loopback, where empty means http:// and front.listen"`
+	Audience    string   `yaml:"audience" default:"" doc:"the claim aud; empty: issuer.url"`
+	Realm       string   `yaml:"realm" default:"postern" doc:"the realm that challenges (WWW-Authenticate) name"`
+	TokenPath   string   `yaml:"token_path" default:"/oauth/token" doc:"the path of the token route; all below it is the issuer's too"`
+	Algorithm   string   `yaml:"algorithm" default:"ES256" enum:"ES256,RS256,EdDSA" doc:"the algorithm that access tokens are signed with"`
+	Lifetime    Duration `yaml:"lifetime" default:"2h" min:"1s" doc:"how long an access token lives, at most max_lifetime"`
+	MaxLifetime Duration `yaml:"max_lifetime" default:"24h" min:"1s" doc:"how long one can be kept alive by refreshing it, counted from its first issue"`
+}
+
+// Verify is how access tokens are verified.
+type Verify struct {
+	Leeway       Duration `yaml:"leeway" default:"30s" max:"1h" doc:"how far clocks may differ for the claims iat and nbf; exp is exact"`
+	Cache        Size     `yaml:"cache" default:"32MiB" min:"1MiB" doc:"memory for tokens that were verified already"`
+	MaxStaleness Duration `yaml:"max_staleness" default:"5m" doc:"how long the store may be away before on_stale applies"`
+	OnStale      string   `yaml:"on_stale" default:"refuse" enum:"refuse,serve" doc:"past max_staleness: refuse answers 503, serve goes on with what is known"`
+}
+
+// Headers is the names of the identity fields. Every spelling of them, and of their
+// defaults, is removed from what clients send.
+type Headers struct {
+	Organization string `yaml:"organization" default:"X-Organization-Id" doc:"field that carries the organization's id"`
+	Client       string `yaml:"client" default:"X-Client-Id" doc:"field that carries the client's id"`
+	Environment  string `yaml:"environment" default:"X-Client-Environment" doc:"field that carries the client's environment"`
+	Token        string `yaml:"token" default:"X-Token-Id" doc:"field that carries the token's id"`
+	Agreement    string `yaml:"agreement" default:"X-Agreement-Id" doc:"field that carries the agreement's id"`
+	Catalog      string `yaml:"catalog" default:"X-Catalog-Id" doc:"field that carries the catalog's external id"`
+	Scopes       string `yaml:"scopes" default:"X-Scopes" doc:"field that carries the token's scopes, separated by spaces"`
+}
+
+// Log is what is written to standard error.
+type Log struct {
+	Access bool   `yaml:"access" default:"false" doc:"one JSON line for each request"`
+	Format string `yaml:"format" default:"json" enum:"json,text" doc:"form of the ordinary log"`
+	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" doc:"the least level that is written"`
+}
+
+// Route is one thing that is forwarded.
+type Route struct {
+	Name          string   `yaml:"name" default:"" doc:"label in metrics and logs, unique; empty: host and path"`
+	Host          string   `yaml:"host" default:"" doc:"a host name in lower case, or *.example.com for all below it; empty: any"`
+	Path          string   `yaml:"path" default:"/" doc:"matches itself and all below it, by whole segments: /status does not open /status-admin"`
+	Methods       []string `yaml:"methods" default:"" doc:"the methods it forwards; empty: any"`
+	Upstream      []string `yaml:"upstream" required:"true" doc:"where it forwards to: exactly one http://host:port"`
+	Access        string   `yaml:"access" default:"client" enum:"client,public" doc:"client demands an access token; public does not, and tells the upstream nobody's name"`
+	Authorization string   `yaml:"authorization" default:"strip" enum:"strip,pass" doc:"whether the upstream sees the field Authorization"`
+	Timeout       Duration `yaml:"timeout" default:"30s" doc:"time to the head of the upstream's answer, and between its bytes; never total"`
+}
+
+// UpstreamAddress is the route's upstream as host:port.
+func (r Route) UpstreamAddress() string {
+	if len(r.Upstream) == 0 {
+		return ""
+	}
+	host, port, _, _ := splitUpstream(r.Upstream[0])
+	return net.JoinHostPort(host, port)
+}
+
+// Default is the configuration of one who says nothing. It is not valid yet: it has
+// no route, and no issuer.url.
+func Default() Config {
+	var c Config
+	setDefaults(reflect.ValueOf(&c).Elem())
+	return c
+}
+
+// Warnings lists what Load let pass and an operator should know: each line names
+// where it comes from and what to do. Write them loudly.
+func (c Config) Warnings() []string { return slices.Clone(c.warnings) }

@@ -1,0 +1,329 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"postern/secret"
+)
+
+// minimal is the least that a file must say.
+const minimal = "routes: [{upstream: [\"http://127.0.0.1:3000\"]}]\n"
+
+// aKey is the base64 of 32 bytes.
+const (
+	aKey    = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="
+	aKeyHex = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20"
+	aKeyRaw = "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x20"
+)
+
+// write makes a file that only its owner can read, in a directory of the test.
+func write(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// lines is what an operator sees of err, without the directory that the test chose.
+func lines(err error) []string {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
+	}
+	var all []string
+	for _, e := range joined.Unwrap() {
+		f := e.(Fault)
+		if strings.ContainsRune(f.File, filepath.Separator) {
+			f.File = filepath.Base(f.File)
+		}
+		all = append(all, f.Error())
+	}
+	return all
+}
+
+func TestDefault(t *testing.T) {
+	want := Config{
+		Front: Front{
+			Listen: "127.0.0.1:8080", MaxHeader: 16 << 10, MaxTarget: 8 << 10, Buffer: 64 << 10,
+			ReadTimeout: Duration(30 * time.Second), IdleTimeout: Duration(75 * time.Second),
+			WriteTimeout: Duration(30 * time.Second), MaxConnections: 10000, Drain: Duration(25 * time.Second),
+		},
+		Admin: Admin{Listen: "127.0.0.1:9090"},
+		Store: "sqlite:postern.db",
+		Issuer: Issuer{
+			Enabled: true, Realm: "postern", TokenPath: "/oauth/token", Algorithm: "ES256",
+			Lifetime: Duration(2 * time.Hour), MaxLifetime: Duration(24 * time.Hour),
+		},
+		Verify: Verify{Leeway: Duration(30 * time.Second), Cache: 32 << 20, MaxStaleness: Duration(5 * time.Minute), OnStale: "refuse"},
+		Headers: Headers{
+			Organization: "X-Organization-Id", Client: "X-Client-Id", Environment: "X-Client-Environment",
+			Token: "X-Token-Id", Agreement: "X-Agreement-Id", Catalog: "X-Catalog-Id", Scopes: "X-Scopes",
+		},
+		Log: Log{Format: "json", Level: "info"},
+	}
+	if got := Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("Default() = %+v\nwant %+v", got, want)
+	}
+}
+
+// The shipped example says what the defaults are, and its routes are what it says.
+func TestExample(t *testing.T) {
+	got, err := Load(Source{File: "example.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Issuer.URL, want.Issuer.Audience = "http://127.0.0.1:8080", "http://127.0.0.1:8080"
+	half, five := Duration(30*time.Second), Duration(5*time.Minute)
+	want.Routes = []Route{
+		{Name: "/", Path: "/", Upstream: []string{"http://127.0.0.1:3000"}, Access: "client", Authorization: "strip", Timeout: half},
+		{Name: "status", Path: "/status", Methods: []string{"GET", "HEAD"}, Upstream: []string{"http://127.0.0.1:3000"}, Access: "public", Authorization: "strip", Timeout: half},
+		{Name: "*.example.com/reports", Host: "*.example.com", Path: "/reports", Upstream: []string{"http://reports.internal:8000"}, Access: "client", Authorization: "pass", Timeout: five},
+	}
+	want.warnings = []string{"example.yaml:39: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("example.yaml is %+v\nwant %+v", got, want)
+	}
+	text, err := os.ReadFile("example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(reflect.TypeFor[Config](), "", func(key string, s setting) {
+		if !strings.Contains(string(text), s.name+": ") {
+			t.Errorf("example.yaml does not show %s", key)
+		}
+	})
+}
+
+// Flags beat the environment, which beats the file, which beats the default.
+func TestLayers(t *testing.T) {
+	f := func(name string, s Source, want string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			c, err := Load(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Front.Listen != want {
+				t.Errorf("front.listen is %q, want %q", c.Front.Listen, want)
+			}
+		})
+	}
+	file := write(t, "postern.yaml", "front: {listen: \"127.0.0.1:1\"}\n"+minimal)
+	env := []string{"HOME=/", "POSTERN_FRONT_LISTEN=127.0.0.1:2"}
+	flags := map[string]string{"front.listen": "127.0.0.1:3"}
+	f("default", Source{Upstream: "http://127.0.0.1:3000"}, "127.0.0.1:8080")
+	f("file", Source{File: file}, "127.0.0.1:1")
+	f("environment", Source{File: file, Environ: env}, "127.0.0.1:2")
+	f("flag", Source{File: file, Environ: env, Flags: flags}, "127.0.0.1:3")
+	f("flag without a file", Source{Flags: flags, Upstream: "http://127.0.0.1:3000"}, "127.0.0.1:3")
+}
+
+// Every scalar has a variable, and the variable sets that one and no other.
+func TestEnvironmentReachesEverySetting(t *testing.T) {
+	other := map[string]string{
+		"string": "X-Other", "bool": "false", "int": "7", "Duration": "90m", "Size": "5KiB", "Secret": "sqlite:other.db",
+		"front.listen": "127.0.0.1:1", "admin.listen": "127.0.0.1:2", "store_file": "", "keys.master_key_file": "",
+		"keys.master_key": aKey, "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
+		"verify.cache": "2MiB", "verify.on_stale": "serve", "log.format": "text", "log.level": "warn", "log.access": "true",
+		"issuer.lifetime": "90s", "verify.leeway": "9s", "front.max_header": "9KiB", "issuer.max_lifetime": "25h",
+	}
+	all, keys := scalars()
+	for _, key := range keys {
+		t.Run(key, func(t *testing.T) {
+			text, ok := other[key]
+			if !ok {
+				text = other[all[key].typ.Name()]
+			}
+			c, err := Load(Source{Environ: []string{variable(key, all[key]) + "=" + text}, Upstream: "http://127.0.0.1:3000"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := Load(Source{Upstream: "http://127.0.0.1:3000"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, k := range keys {
+				same := reflect.DeepEqual(c.at(k).Interface(), want.at(k).Interface())
+				follows := k == "issuer.url" && key == "front.listen" || k == "issuer.audience" && (key == "front.listen" || key == "issuer.url")
+				if changes := k == key && text != "" || follows; same == changes {
+					t.Errorf("%s is %v, by default %v", k, c.at(k), want.at(k))
+				}
+			}
+		})
+	}
+}
+
+func TestKubernetesServiceLinksAreNoSettings(t *testing.T) {
+	_, err := Load(Source{Upstream: "http://127.0.0.1:3000", Environ: []string{
+		"POSTERN_SERVICE_HOST=10.0.0.1", "POSTERN_SERVICE_PORT=8080", "POSTERN_SERVICE_PORT_HTTP=8080",
+		"POSTERN_PORT=tcp://10.0.0.1:8080", "POSTERN_PORT_8080_TCP=tcp://10.0.0.1:8080", "POSTERN_PORT_8080_TCP_PROTO=tcp",
+		"POSTERN_PORT_8080_TCP_PORT=8080", "POSTERN_PORT_8080_TCP_ADDR=10.0.0.1", "POSTERN_ADMIN_PORT=tcp://10.0.0.2:9090",
+	}})
+	if err != nil {
+		t.Errorf("a service called postern stops postern: %v", err)
+	}
+	_, err = Load(Source{Upstream: "http://127.0.0.1:3000", Environ: []string{"POSTERN_PORT=8080"}})
+	want := []string{"POSTERN_PORT: is an unknown variable: the nearest known one is POSTERN_STORE"}
+	if diff := cmp.Diff(want, lines(err)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUpstreamFlag(t *testing.T) {
+	c, err := Load(Source{Upstream: "http://[::1]:3000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Route{{Name: "/", Path: "/", Upstream: []string{"http://[::1]:3000"}, Access: "client", Authorization: "strip", Timeout: Duration(30 * time.Second)}}
+	if !reflect.DeepEqual(c.Routes, want) {
+		t.Errorf("routes are %+v, want %+v", c.Routes, want)
+	}
+	if got := c.Routes[0].UpstreamAddress(); got != "[::1]:3000" {
+		t.Errorf("its address is %s", got)
+	}
+	f := func(name string, s Source, want ...string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			_, err := Load(s)
+			if diff := cmp.Diff(want, lines(err)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	f("no scheme", Source{Upstream: "localhost:3000"},
+		`--upstream: "localhost:3000" is not an http URL: write it as http://host:port, such as http://127.0.0.1:3000`)
+	f("a password", Source{Upstream: "http://u:hunter2@localhost"},
+		`--upstream: the value holds a user name or a password: remove it: postern sends no credentials of its own to an upstream`)
+	f("beside routes", Source{Upstream: "http://127.0.0.1:3000", File: write(t, "postern.yaml", minimal)},
+		`--upstream: is given, and routes are too: use one of the two`)
+}
+
+func TestUpstreamAddress(t *testing.T) {
+	f := func(upstream, want string) {
+		t.Helper()
+		if got := (Route{Upstream: []string{upstream}}).UpstreamAddress(); got != want {
+			t.Errorf("%s is at %s, want %s", upstream, got, want)
+		}
+	}
+	f("http://127.0.0.1:3000", "127.0.0.1:3000")
+	f("http://api", "api:80")
+	f("http://[::1]", "[::1]:80")
+}
+
+// What ${NAME} brings in is one value: it cannot add structure.
+func TestInterpolation(t *testing.T) {
+	f := func(name, value, env, want string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			c, err := Load(Source{
+				File: write(t, "postern.yaml", "issuer: {realm: \""+value+"\"}\n"+minimal), Environ: []string{"N=" + env, "M=m"},
+			})
+			got := c.Issuer.Realm
+			if err != nil {
+				got = lines(err)[0]
+			}
+			if got != want {
+				t.Errorf("%s is %s, want %s", value, got, want)
+			}
+		})
+	}
+	f("whole", "${N}", "x", "x")
+	f("inside", "a ${N}-${M} b", "x", "a x-m b")
+	f("dollar", "a$$b$${N}", "x", "a$b${N}")
+	f("not twice", "${N}", "${M}", "${M}")
+	f("structure", "${N}", "x, lifetime: 1s", "x, lifetime: 1s")
+	f("number", "${N}", "5", "5")
+	f("line", "${N}", "a\nb: c", `postern.yaml:1: issuer.realm: "${N}" has a line break or another control character: write it on one line`)
+	f("unset", "${X}", "", `postern.yaml:1: issuer.realm: ${X} is not set: set the variable, or write $$ for a $`)
+	f("lone dollar", "a$b", "", `postern.yaml:1: issuer.realm: has a $ that begins no ${NAME}: write $$ for a $`)
+	f("value is not shown", "${N}\\\\", "hunter2", `postern.yaml:1: issuer.realm: "${N}\\" is not 1 to 128 printable ASCII characters without quotes and backslashes: use a name such as postern`)
+
+	c, err := Load(Source{
+		File:    write(t, "postern.yaml", "front:\n  max_connections: ${N}\n  drain: ${D}\nlog:\n  access: \"${B}\"\n"+minimal),
+		Environ: []string{"N=12", "D=3s", "B=true"},
+	})
+	if err != nil || c.Front.MaxConnections != 12 || c.Front.Drain != Duration(3*time.Second) || !c.Log.Access {
+		t.Errorf("typed values: %v %+v", err, c)
+	}
+}
+
+func TestMasterKey(t *testing.T) {
+	f := func(name string, s Source, want string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			s.Upstream = "http://127.0.0.1:3000"
+			c, err := Load(s)
+			got := string(c.Keys.MasterKey)
+			if err != nil {
+				got = strings.Join(lines(err), "\n")
+			}
+			if got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+	env := func(text string) Source { return Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY=" + text}} }
+	const bad = "POSTERN_KEYS_MASTER_KEY: keys.master_key: is not 32 bytes in base64 or hex: make one with: openssl rand -base64 32"
+	f("none", Source{}, "")
+	f("base64", env(aKey), aKeyRaw)
+	f("base64 without padding", env(strings.TrimRight(aKey, "=")), aKeyRaw)
+	f("hex", env(aKeyHex), aKeyRaw)
+	f("upper-case hex", env(strings.ToUpper(aKeyHex)), aKeyRaw)
+	f("line's end", env(aKey+"\n"), aKeyRaw)
+	f("31 bytes", env(aKeyHex[2:]), bad)
+	f("text", env("hunter2"), bad)
+	f("empty", env(""), "POSTERN_KEYS_MASTER_KEY: keys.master_key: is set, but empty: give it a value, or remove the setting")
+	f("row 141: the default of somebody", env(strings.Repeat("0", 64)),
+		"POSTERN_KEYS_MASTER_KEY: keys.master_key: is not random: make one with: openssl rand -base64 32")
+	f("by a flag", Source{Flags: map[string]string{"keys.master_key": aKey}},
+		"flag: keys.master_key: is given on the command line, where every user of this machine can read it: set POSTERN_KEYS_MASTER_KEY or keys.master_key_file")
+
+	held := write(t, "key", aKey+"\n")
+	f("file", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + held}}, aKeyRaw)
+	f("file by a flag", Source{Flags: map[string]string{"keys.master_key_file": held}}, aKeyRaw)
+	f("variable beats the file's setting", Source{
+		File: write(t, "postern.yaml", "keys: {master_key_file: /nowhere}\n"), Environ: []string{"POSTERN_KEYS_MASTER_KEY=" + aKey},
+	}, aKeyRaw)
+	f("file's name in a variable beats the file's setting", Source{
+		File: write(t, "postern.yaml", "keys: {master_key: \""+strings.Repeat("0", 64)+"\"}\n"), Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + held},
+	}, aKeyRaw)
+	f("both", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + held, "POSTERN_KEYS_MASTER_KEY=" + aKey}},
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: is set, and keys.master_key is too: use one of the two")
+	f("the key where its file's name belongs", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + aKey}},
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that cannot be read: no such file or directory")
+	f("empty file", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + write(t, "key", "\n")}},
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that is empty: write the secret to it")
+	f("raw file", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + write(t, "key", aKeyRaw)}},
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file whose content has a line break or another control character: write it on one line")
+	f("a directory", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=/"}},
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that cannot be read: is a directory")
+	f("a device without end", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=/dev/zero"}},
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that is larger than 4KiB")
+}
+
+func TestStoreFile(t *testing.T) {
+	c, err := Load(Source{
+		Upstream: "http://127.0.0.1:3000",
+		File:     write(t, "postern.yaml", "store_file: "+write(t, "dsn", "sqlite:/var/lib/postern/p.db\n")+"\n"),
+	})
+	if err != nil || c.Store != secret.Secret("sqlite:/var/lib/postern/p.db") {
+		t.Errorf("store is %q, %v", c.Store.Reveal(), err)
+	}
+}

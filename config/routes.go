@@ -1,0 +1,175 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// routeName is what a metric label and a log line can carry, with every path and
+// host in it that is not unusual.
+var routeName = regexp.MustCompile(`^[a-zA-Z0-9 ._/*:-]{1,64}$`)
+
+func (l *loader) routes() {
+	if len(l.config.Routes) == 0 {
+		if l.ok("routes") {
+			l.fault("routes", "there is none, so nothing is forwarded",
+				`write one, such as {path: /, upstream: ["http://127.0.0.1:3000"]}, or start with --upstream http://127.0.0.1:3000`)
+		}
+		return
+	}
+	names := map[string]int{}
+	places := map[place]int{}
+	for i, r := range l.config.Routes {
+		key := fmt.Sprintf("routes[%d]", i)
+		if !l.ok(key) {
+			continue
+		}
+		l.routeHost(key+".host", r.Host)
+		if path := key + ".path"; l.ok(path) {
+			if w := checkPath(r.Path); w != (wrong{}) {
+				l.fault(path, l.shown(path, r.Path)+" "+w.problem, w.fix)
+			}
+		}
+		l.routeMethods(key+".methods", r.Methods)
+		l.routeUpstream(key+".upstream", r.Upstream)
+		if l.ok(key+".host", key+".path", key+".methods") && l.routePlace(places, key, i, r) {
+			l.routeName(names, key+".name", i, r)
+		}
+		l.routeWarnings(key, r)
+	}
+}
+
+// of names a route in a message, by its place and line alone: its name may be wrong itself.
+func (l *loader) of(i int) string {
+	key := fmt.Sprintf("routes[%d]", i)
+	if line := l.origin(key).line; line > 0 {
+		return fmt.Sprintf("%s (line %d)", key, line)
+	}
+	return key
+}
+
+func (l *loader) routeHost(key, host string) {
+	name, wildcard := strings.CutPrefix(host, "*.")
+	if host == "" || !l.ok(key) {
+		return
+	}
+	problem := checkHost(name)
+	switch {
+	case strings.Contains(host, ":") && !strings.HasPrefix(host, "["):
+		problem = "is more than a host name"
+	case strings.Contains(name, "*"):
+		problem = "has a * that is not its whole first label"
+	case wildcard && strings.HasPrefix(name, "["):
+		problem = "is not a host name"
+	}
+	if problem != "" {
+		l.fault(key, l.shown(key, host)+" "+problem, "use a host in lower case, without a port, such as api.example.com or *.example.com")
+	}
+}
+
+func (l *loader) routeMethods(key string, methods []string) {
+	for i, method := range methods {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		if !l.ok(at) {
+			continue
+		}
+		switch {
+		case !isToken(method) || method != strings.ToUpper(method):
+			l.fault(at, l.shown(at, method)+" is not a method in upper case", "use one such as GET or POST")
+		case method == "CONNECT" || method == "TRACE":
+			l.fault(at, l.shown(at, method)+" is never forwarded", "remove it")
+		case slices.Contains(methods[:i], method):
+			l.fault(at, l.shown(at, method)+" is listed twice", "remove one of the two")
+		}
+	}
+}
+
+func (l *loader) routeUpstream(key string, upstreams []string) {
+	if !l.ok(key) {
+		return
+	}
+	if len(upstreams) != 1 {
+		problem := fmt.Sprintf("has %d addresses, and one is supported", len(upstreams))
+		if len(upstreams) == 0 {
+			problem = "is required"
+		}
+		l.fault(key, problem, `write one, such as ["http://127.0.0.1:3000"]`)
+		return
+	}
+	at := key + "[0]"
+	if !l.ok(at) {
+		return
+	}
+	shown := l.shown(at, upstreams[0])
+	host, port, problem, fix := splitUpstream(upstreams[0])
+	if problem != "" {
+		l.fault(at, shown+" "+problem, fix)
+		return
+	}
+	to := door{host, parsePort(port)}
+	if front, ok := parseListen(l.config.Front.Listen); ok && l.ok("front.listen") && front.meets(to) {
+		l.fault(at, shown+" is front.listen, so requests would go round for ever", "name the service that stands behind postern")
+	}
+	if admin, ok := parseListen(l.config.Admin.Listen); ok && l.ok("admin.listen") && admin.meets(to) {
+		l.fault(at, shown+" is admin.listen, which the front must never show", "name the service that stands behind postern")
+	}
+}
+
+// A place is what two routes must not share.
+type place struct{ host, path, method string }
+
+// routePlace refuses a route that an earlier one hides.
+func (l *loader) routePlace(places map[place]int, key string, i int, r Route) (ok bool) {
+	const (
+		all      = ""  // a route that lists no methods has them all
+		whatever = " " // no method: stands for "some route is here"
+	)
+	taken := []string{whatever}
+	clashes := []string{all}
+	if len(r.Methods) == 0 {
+		taken, clashes = append(taken, all), append(clashes, whatever)
+	}
+	taken, clashes = append(taken, r.Methods...), append(clashes, r.Methods...)
+	for _, method := range clashes {
+		if first, ok := places[place{r.Host, r.Path, method}]; ok {
+			l.fault(key, "has the host and the path of "+l.of(first)+", and a method in common with it",
+				"remove one of the two, or give each methods of its own")
+			return false
+		}
+	}
+	for _, method := range taken {
+		places[place{r.Host, r.Path, method}] = i
+	}
+	return true
+}
+
+func (l *loader) routeName(names map[string]int, key string, i int, r Route) {
+	if !l.ok(key) {
+		return
+	}
+	const fix = "give it one of 1 to 64 letters, digits, spaces and ._/*:-"
+	_, chosen := l.origins[key]
+	first, twice := names[r.Name]
+	switch {
+	case !routeName.MatchString(r.Name) && !chosen:
+		l.fault(key, "is required here, because host and path make no name", fix)
+	case !routeName.MatchString(r.Name):
+		l.fault(key, l.shown(key, r.Name)+" is not a name", fix)
+	case twice:
+		l.fault(key, "is that of "+l.of(first), "give each route a name of its own")
+	default:
+		names[r.Name] = i
+	}
+}
+
+func (l *loader) routeWarnings(key string, r Route) {
+	if r.Access == "public" && r.Path == "/" {
+		l.warn(key, "is public at /: whatever no longer path covers needs no access token", "use access: client, or a longer path")
+	}
+	token := l.config.Issuer.TokenPath
+	if l.config.Issuer.Enabled && l.ok("issuer.token_path", key+".path") && strings.HasPrefix(r.Path+"/", token+"/") {
+		l.warn(key, "is never reached: issuer.token_path and all below it is answered by postern", "move the route or issuer.token_path")
+	}
+}

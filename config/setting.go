@@ -1,0 +1,181 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"postern/secret"
+)
+
+// A setting is one field of Config or of a struct in it, as its tags declare it.
+type setting struct {
+	name     string // one segment of its key
+	index    int    // of the field in its struct
+	fallback string // the default, as written
+	required bool
+	enum     []string
+	min, max string
+	doc      string
+	typ      reflect.Type
+}
+
+var (
+	secretType   = reflect.TypeFor[secret.Secret]()
+	durationType = reflect.TypeFor[Duration]()
+	sizeType     = reflect.TypeFor[Size]()
+)
+
+// settingsOf lists the fields of a struct type that have a key, in their order.
+func settingsOf(t reflect.Type) []setting {
+	var all []setting
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		s := setting{
+			name: tag.Get("yaml"), index: i, typ: t.Field(i).Type,
+			fallback: tag.Get("default"), required: tag.Get("required") == "true",
+			min: tag.Get("min"), max: tag.Get("max"), doc: tag.Get("doc"),
+		}
+		if enum := tag.Get("enum"); enum != "" {
+			s.enum = strings.Split(enum, ",")
+		}
+		if s.name != "" {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// each visits every setting below t that is no section, in order of declaration. In
+// the key, [] stands for the place in a list: routes[].path.
+func each(t reflect.Type, prefix string, visit func(key string, s setting)) {
+	for _, s := range settingsOf(t) {
+		switch key := prefix + s.name; {
+		case s.typ.Kind() == reflect.Struct:
+			each(s.typ, key+".", visit)
+		case isList(s.typ) && s.typ.Elem().Kind() == reflect.Struct:
+			each(s.typ.Elem(), key+"[].", visit)
+		default:
+			visit(key, s)
+		}
+	}
+}
+
+func isList(t reflect.Type) bool { return t.Kind() == reflect.Slice }
+
+// variable is the environment variable of the setting with this key, or "" for
+// those in lists, which have none.
+func variable(key string, s setting) string {
+	if strings.Contains(key, "[]") || isList(s.typ) {
+		return ""
+	}
+	return "POSTERN_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// at finds the field of c that a dotted key names.
+func (c *Config) at(key string) reflect.Value {
+	v := reflect.ValueOf(c).Elem()
+	for name := range strings.SplitSeq(key, ".") {
+		for _, s := range settingsOf(v.Type()) {
+			if s.name == name {
+				v = v.Field(s.index)
+				break
+			}
+		}
+	}
+	return v
+}
+
+// setDefaults gives every field of the struct v its default. Lists stay empty.
+func setDefaults(v reflect.Value) {
+	for _, s := range settingsOf(v.Type()) {
+		switch {
+		case s.typ.Kind() == reflect.Struct:
+			setDefaults(v.Field(s.index))
+		case !isList(s.typ):
+			if w := s.set(v.Field(s.index), s.fallback); w != (wrong{}) {
+				panic(fmt.Sprintf("BUG: the default of %s %s", s.name, w.problem))
+			}
+		}
+	}
+}
+
+// set parses text as a value of the setting and stores it in into.
+func (s setting) set(into reflect.Value, text string) (w wrong) {
+	switch p := into.Addr().Interface().(type) {
+	case *string:
+		if w = oneLine(text); w == (wrong{}) && s.enum != nil && !slices.Contains(s.enum, text) {
+			w = wrong{"is not known", "use " + oneOf(s.enum)}
+		}
+		if w == (wrong{}) {
+			*p = text
+		}
+	case *secret.Secret:
+		// Key files and shell substitutions bring a line's end along; no secret of ours has one.
+		text = strings.TrimSpace(text)
+		if w = oneLine(text); w == (wrong{}) {
+			*p = secret.Secret(text)
+		}
+	case *bool:
+		w = assign(p, text, parseBool)
+	case *int:
+		w = assignWithin(p, s, text, parseInt)
+	case *Duration:
+		w = assignWithin(p, s, text, parseDuration)
+	case *Size:
+		w = assignWithin(p, s, text, parseSize)
+	default:
+		panic("BUG: a setting has a type that nobody parses: " + into.Type().String())
+	}
+	return w
+}
+
+// assign stores what parse made of text, unless it is wrong.
+func assign[T any](into *T, text string, parse func(string) (T, wrong)) wrong {
+	value, w := parse(text)
+	if w == (wrong{}) {
+		*into = value
+	}
+	return w
+}
+
+// assignWithin is assign for a value that must lie between s.min and s.max.
+func assignWithin[T cmp.Ordered](into *T, s setting, text string, parse func(string) (T, wrong)) wrong {
+	return assign(into, text, func(string) (T, wrong) {
+		value, w := parse(text)
+		if w != (wrong{}) {
+			return value, w
+		}
+		if least, none := parse(s.min); none == (wrong{}) && value < least {
+			return value, wrong{"is below " + s.min, "use at least " + s.min}
+		}
+		if most, none := parse(s.max); none == (wrong{}) && value > most {
+			return value, wrong{"is above " + s.max, "use at most " + s.max}
+		}
+		return value, wrong{}
+	})
+}
+
+// oneLine refuses text that no setting may hold.
+func oneLine(text string) wrong {
+	switch {
+	case !utf8.ValidString(text):
+		return wrong{"is not UTF-8", "write it in UTF-8"}
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return wrong{"has a line break or another control character", "write it on one line"}
+	}
+	return wrong{}
+}
+
+// oneOf writes a choice: "a, b or c".
+func oneOf(names []string) string {
+	last := len(names) - 1
+	if last <= 0 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}

@@ -1,0 +1,211 @@
+package config
+
+import "strings"
+
+// validate checks what one value alone cannot show: the form of texts, and settings
+// against each other. A setting that is wrong already is not judged again.
+func (l *loader) validate() {
+	l.doors()
+	l.sizes()
+	l.store()
+	l.issuer()
+	l.headers()
+	l.routes()
+}
+
+// shown is the value of key as it was written, for a message; value is what to show
+// when it came from nowhere.
+func (l *loader) shown(key, value string) string {
+	if o := l.origin(key); o.shown != "" {
+		return o.shown
+	}
+	return quoted(value)
+}
+
+// blame is the first of keys that somebody set: the one to look at when they do not fit.
+func (l *loader) blame(keys ...string) string {
+	for _, key := range keys {
+		if _, ok := l.origins[key]; ok {
+			return key
+		}
+	}
+	return keys[0]
+}
+
+func (l *loader) doors() {
+	c := &l.config
+	f := func(key, value string) (door, bool) {
+		d, ok := parseListen(value)
+		if !l.ok(key) {
+			return d, false
+		}
+		if !ok {
+			l.fault(key, l.shown(key, value)+" is not an address and a port", "use one such as 127.0.0.1:8080, [::1]:8080 or :8080")
+		}
+		return d, ok
+	}
+	front, frontOK := f("front.listen", c.Front.Listen)
+	admin, adminOK := f("admin.listen", c.Admin.Listen)
+	clash := front.meets(admin) || admin.meets(front) || front.port == admin.port && (front.everywhere() || admin.everywhere())
+	if frontOK && adminOK && front.port != 0 && clash {
+		l.fault(l.blame("admin.listen", "front.listen"), "front.listen and admin.listen are one address", "give them different ports")
+	}
+}
+
+func (l *loader) sizes() {
+	f, i := l.config.Front, l.config.Issuer
+	l.below("front.max_target", "front.max_header", f.MaxTarget.String(), f.MaxHeader.String(), f.MaxTarget < f.MaxHeader)
+	l.below("issuer.lifetime", "issuer.max_lifetime", i.Lifetime.String(), i.MaxLifetime.String(), i.Lifetime <= i.MaxLifetime)
+}
+
+// below says that one setting must lie below another, unless it is ok, at the one of
+// them that was set.
+func (l *loader) below(low, high, lowValue, highValue string, ok bool) {
+	if ok || !l.ok(low, high) {
+		return
+	}
+	if l.blame(low, high) == low {
+		l.fault(low, lowValue+" is too much for "+high+", which is "+highValue, "lower it, or raise "+high)
+	} else {
+		l.fault(high, highValue+" is too little for "+low+", which is "+lowValue, "raise it, or lower "+low)
+	}
+}
+
+// store checks the data source name, of which nothing is ever shown: it may hold a password.
+func (l *loader) store() {
+	const fix = "use sqlite:PATH, such as sqlite:postern.db"
+	if !l.ok("store", "store_file") {
+		return
+	}
+	path, ok := strings.CutPrefix(l.config.Store.Reveal(), "sqlite:")
+	switch {
+	case !ok:
+		l.fault("store", "names no store that is supported", fix)
+	case path == "":
+		l.fault("store", "has no path", fix)
+	case strings.HasPrefix(path, ":memory:"):
+		l.fault("store", "is in memory, where clients and tokens are lost at each start", fix)
+	case strings.HasPrefix(path, "file:"), strings.ContainsAny(path, "?#%"):
+		l.fault("store", "has options, or a character that would begin them", fix+"; postern sets SQLite's options itself")
+	}
+}
+
+func (l *loader) issuer() {
+	c := &l.config
+	front, listening := parseListen(c.Front.Listen)
+	if listening = listening && l.ok("front.listen"); l.ok("issuer.url") {
+		switch {
+		case c.Issuer.URL != "":
+			l.issuerURL(front, listening)
+		case listening && !front.loopback():
+			l.faultAt(l.origin("front.listen"), "issuer.url", "is required, because the front does not listen on loopback",
+				"set it to the address that clients use, such as https://api.example.com")
+		}
+	}
+	if a := c.Issuer.Audience; l.ok("issuer.audience", "issuer.url") && (len(a) > 255 || strings.ContainsFunc(a, notVisible)) {
+		l.fault("issuer.audience", l.shown("issuer.audience", a)+" is not at most 255 visible ASCII characters", "use a URL such as https://api.example.com")
+	}
+	realm := c.Issuer.Realm
+	if l.ok("issuer.realm") && (realm == "" || len(realm) > 128 || strings.ContainsFunc(realm, notQuotable)) {
+		l.fault("issuer.realm", l.shown("issuer.realm", realm)+" is not 1 to 128 printable ASCII characters without quotes and backslashes", "use a name such as postern")
+	}
+	if !l.ok("issuer.token_path") {
+		return
+	}
+	path := c.Issuer.TokenPath
+	w := checkPath(path)
+	switch lower := strings.ToLower(path) + "/"; {
+	case w != (wrong{}):
+	case path == "/":
+		w = wrong{"covers every path", "use one such as /oauth/token"}
+	case strings.HasPrefix(lower, "/.well-known/"):
+		w = wrong{"lies where the well-known documents are", "use one such as /oauth/token"}
+	}
+	if w != (wrong{}) {
+		l.fault("issuer.token_path", l.shown("issuer.token_path", path)+" "+w.problem, w.fix)
+	}
+}
+
+// issuerURL checks issuer.url, which verifiers compare byte for byte with the claim iss.
+func (l *loader) issuerURL(front door, listening bool) {
+	const key = "issuer.url"
+	scheme, _, _, problem := splitURL(l.config.Issuer.URL)
+	switch {
+	case problem != "":
+		l.fault(key, l.shown(key, l.config.Issuer.URL)+" "+problem, "use scheme and host alone, such as https://api.example.com")
+	case scheme == "http" && listening && !front.loopback():
+		l.warn(key, "is plain http, and the front does not listen on loopback: secrets and tokens cross the network in clear",
+			"put TLS in front and use https")
+	}
+}
+
+func notVisible(r rune) bool  { return r <= ' ' || r > '~' }
+func notQuotable(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }
+
+// taken are fields, folded, that identity must not be written to: HTTP itself, the
+// upstream's framing, or postern gives them another meaning.
+var taken = map[string]bool{
+	"host": true, "authorization": true, "cookie": true, "setcookie": true, "wwwauthenticate": true,
+	"connection": true, "keepalive": true, "te": true, "trailer": true, "transferencoding": true, "upgrade": true,
+	"http2settings": true, "expect": true, "date": true, "via": true, "forwarded": true, "maxforwards": true,
+	"range": true, "origin": true, "referer": true, "useragent": true, "accept": true, "from": true, "server": true,
+	"cachecontrol": true, "pragma": true, "allow": true, "location": true, "retryafter": true,
+	"contentlength": true, "contenttype": true, "contentencoding": true,
+	"xforwardedfor": true, "xforwardedproto": true, "xforwardedhost": true,
+	"xrequestid": true, "xrealip": true, "traceparent": true, "tracestate": true, "baggage": true,
+}
+
+// takenFamilies are beginnings of such fields, with - for every other character.
+var takenFamilies = []string{"content-", "proxy-", "sec-", "if-", "accept-", "access-control-", "x-forwarded-"}
+
+func (l *loader) headers() {
+	h := l.config.Headers
+	type field struct{ key, name string }
+	byFold := map[string]field{}
+	f := func(key, name string) {
+		if !l.ok(key) {
+			return
+		}
+		folded := fold(name)
+		other, twice := byFold[folded]
+		switch {
+		case !isToken(name) || len(name) > 64 || folded == "":
+			l.fault(key, l.shown(key, name)+" is not a field name", "use letters, digits and hyphens, such as X-Client-Id")
+		case isTaken(name):
+			l.fault(key, l.shown(key, name)+" has a meaning of its own in HTTP", "use another name, such as X-Client-Id")
+		case twice:
+			if l.blame(key, other.key) == other.key { // it was set, and met a default
+				other, key, name = field{key, name}, other.key, other.name
+			}
+			l.fault(key, l.shown(key, name)+" is also "+other.key+": case and punctuation do not tell fields apart everywhere",
+				"use names that differ in letters or digits")
+		default:
+			byFold[folded] = field{key, name}
+		}
+	}
+	f("headers.organization", h.Organization)
+	f("headers.client", h.Client)
+	f("headers.environment", h.Environment)
+	f("headers.token", h.Token)
+	f("headers.agreement", h.Agreement)
+	f("headers.catalog", h.Catalog)
+	f("headers.scopes", h.Scopes)
+}
+
+func isTaken(name string) bool {
+	if taken[fold(name)] {
+		return true
+	}
+	hyphened := strings.Map(func(r rune) rune {
+		if r < 0x80 && isAlphanumeric(byte(r)) {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(name))
+	for _, family := range takenFamilies {
+		if strings.HasPrefix(hyphened, family) {
+			return true
+		}
+	}
+	return false
+}
