@@ -1,0 +1,64 @@
+# What one types while working on postern; `make` alone lists it. .ci/run calls these too, so that a check has one home.
+
+# A pipe fails when any part of it does.
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c
+
+FUZZTIME ?= 30s
+KILLS    ?= 1000
+IMAGE    ?= postern
+BUILDER  ?= docker
+
+# As in the Dockerfile: static, and the same bytes wherever the source lies.
+BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
+STATICCHECK = go tool -modfile=$(CURDIR)/tools/go.mod staticcheck
+
+.PHONY: help build test race fuzz lint vuln tidy schema check-all kill bench image
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## The binary, ./postern
+	$(BUILD) -o postern .
+
+test: ## All tests; those that need nginx, haproxy, strace, … skip loudly where these are missing
+	go test ./...
+
+race: ## All tests under the race detector (needs a C compiler)
+	go test -race -timeout 20m ./...
+
+fuzz: ## Each fuzz target for FUZZTIME=30s, one after the other
+	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { names = names " " $$1; next } \
+	    $$1 == "ok" { n = split(names, name, " "); for (i = 1; i <= n; i++) print $$2, name[i]; names = "" }' | \
+	while read -r package name; do \
+	    echo "--- $$package $$name"; \
+	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done
+
+lint: ## gofmt, go vet and staticcheck, on both modules
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
+	go vet ./...
+	$(STATICCHECK) ./...
+	cd bench && go vet ./... && $(STATICCHECK) ./...
+
+vuln: ## Known vulnerabilities that the code reaches (asks a database on the Internet)
+	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+
+tidy: ## Whether go.mod and go.sum say exactly what is needed
+	go mod tidy -diff
+	cd bench && go mod tidy -diff
+	cd tools && go mod tidy -diff
+
+schema: ## Make again what is generated: the JSON Schema of the configuration
+	go generate ./...
+
+check-all: lint tidy build test race fuzz ## All of the above that needs no network: before a submission
+
+kill: ## The durability tests with KILLS=1000 kills instead of the 20 of an ordinary run
+	POSTERN_KILLS=$(KILLS) go test -count=1 -timeout 3h -v -run '^TestRow16[456]' ./...
+
+bench: ## postern beside its peers; more in bench/README.md
+	cd bench && go run .
+
+image: ## The container image, compiled inside; BUILDER=podman works too
+	$(BUILDER) build -t $(IMAGE) .
