@@ -1,9 +1,9 @@
 # The image holds one static binary, a CA bundle, a few default settings and /data. No shell, no root.
 #
 #   docker build -t postern .                          compiles inside; this is the usual way
-#   … --build-arg BINARY=prebuilt CONTEXT              takes CONTEXT/postern, CONTEXT/image.yaml,
-#                                                      CONTEXT/ca-certificates.crt as they are, for
-#                                                      a builder that cannot pull the golang image
+#   … --build-arg BINARY=prebuilt -f Dockerfile DIR    takes what is in DIR, for a builder that cannot pull the
+#                                                      golang image: the files postern, image.yaml and
+#                                                      ca-certificates.crt, and an empty directory data
 #
 # .ci/run builds it the second way and looks into the result.
 ARG BINARY=compiled
@@ -30,7 +30,7 @@ FROM ${BINARY:-compiled} AS chosen
 FROM scratch
 COPY --from=chosen /out/postern /postern
 COPY --from=chosen /out/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# Mount your own settings over this file. Not ENV: the environment would silently win over them.
+# Mount your own settings over this file. Its contents are not ENV: the environment would silently win over yours.
 COPY --from=chosen /out/image.yaml /etc/postern/postern.yaml
 # A fresh volume takes the owner of what lies under it, so the SQLite store can be made there.
 COPY --from=chosen --chown=65532:65532 /out/data /data
@@ -38,7 +38,9 @@ COPY --from=chosen --chown=65532:65532 /out/data /data
 USER 65532:65532
 WORKDIR /data
 VOLUME /data
+# Every command in the container finds the same settings and store: healthcheck, and client create by exec.
+ENV POSTERN_CONFIG=/etc/postern/postern.yaml
 EXPOSE 8080 9090
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/postern", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["/postern", "healthcheck"]
 ENTRYPOINT ["/postern"]
-CMD ["serve", "--config", "/etc/postern/postern.yaml"]
+CMD ["serve"]
