@@ -1,0 +1,48 @@
+package issuer
+
+import (
+	"testing"
+
+	"github.com/valyala/fasthttp"
+
+	"postern/answer"
+	"postern/registry"
+	"postern/secret"
+)
+
+// BenchmarkIssue is one token request from its parsed head to its answer, durable in a
+// real store, 64 at a time for each core.
+func BenchmarkIssue(b *testing.B) {
+	w := start(b, registry.Terms{Products: products("search", "tracks")})
+	body := []byte(w.good())
+	b.ReportAllocs()
+	b.SetParallelism(64)
+	b.RunParallel(func(p *testing.PB) {
+		var ctx fasthttp.RequestCtx
+		ctx.Request.Header.SetMethod("POST")
+		ctx.Request.SetRequestURI(testPath)
+		ctx.Request.Header.SetContentType("application/json")
+		ctx.Request.SetBody(body)
+		for p.Next() {
+			ctx.Response.Reset()
+			if reason := w.issuer.Serve(&ctx, testID); reason != answer.OK {
+				b.Error(reason)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+}
+
+// BenchmarkSecretCheck is the client's authentication while it is held in memory.
+func BenchmarkSecretCheck(b *testing.B) {
+	w := start(b, registry.Terms{})
+	c := credentials{clientID: w.client.ID, clientSecret: secret.Secret(w.secret.Reveal())}
+	now := registry.At(w.now())
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := w.issuer.authenticate(b.Context(), c, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

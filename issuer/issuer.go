@@ -1,0 +1,161 @@
+// Package issuer gives clients their access tokens: the token route in the guide's
+// own JSON dialect, and the JWK Set that verifies what it hands out.
+//
+// What it must never do: let a token leave before its record is durable, answer our
+// own fault with 401, say whether a client identifier exists, or put a secret, a token
+// or any input into an error, a log line or a metric. It speaks to no upstream, and
+// what lies under the token path is never forwarded, however it is spelled. Start
+// reading at Serve, then issue.
+package issuer
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"postern/answer"
+	"postern/directory"
+	"postern/registry"
+	"postern/token"
+)
+
+// Directory is the live state that issuing decides with. *directory.Directory is one.
+type Directory interface {
+	// Client returns a client from memory, else from the store: registry.ErrNotFound
+	// when there is none (never remembered), registry.ErrUnavailable when the store had
+	// to be asked and did not answer.
+	Client(ctx context.Context, id string) (*directory.Client, error)
+	// Reread is Client straight from the store.
+	Reread(ctx context.Context, id string) (*directory.Client, error)
+	// SigningKey returns the key that signs at now, or registry.ErrUnavailable.
+	SigningKey(now time.Time) (*token.SigningKey, error)
+	// Keys returns the keys that verify.
+	Keys() (*token.KeySet, uint64)
+}
+
+// Store keeps the records of issues. *registry.Registry is one.
+type Store interface {
+	// IssueToken returns nil once t is durable and not before. It marks the client
+	// secret secretID used. It is called concurrently.
+	IssueToken(ctx context.Context, t registry.Token, secretID string) error
+	// Prune removes what no answer needs any more and says how many rows that were.
+	Prune(ctx context.Context, now registry.Time) (rows int, err error)
+}
+
+// Options of an issuer. Every field is needed unless it says otherwise.
+type Options struct {
+	URL         string        // the claim iss
+	Audience    string        // the claim aud; "": URL
+	Realm       string        // of the Basic challenge; "": postern
+	TokenPath   string        // absolute, one segment at least, no trailing slash: /oauth/token
+	Lifetime    time.Duration // of an access token
+	MaxLifetime time.Duration // no access token lives longer, whatever the terms say
+	Now         func() time.Time
+	Random      io.Reader // for token ids and the key of the back-off; concurrent use must be safe (crypto/rand.Reader)
+	Log         *slog.Logger
+}
+
+const (
+	// storeTimeout is how long one request waits for the store in all: past it, 503.
+	storeTimeout = 2 * time.Second
+
+	jwksPath = "/.well-known/jwks.json"
+)
+
+// Issuer is safe for concurrent use. It has no goroutine of its own: the caller of Run has.
+type Issuer struct {
+	directory Directory
+	store     Store
+	options   Options
+
+	tokenSegments [][]byte // of TokenPath, lower case
+	challenge     string   // WWW-Authenticate with 401 (RFC 6749 §5.2)
+	backoff       *backoff
+	metrics       *metrics
+	bodies        sync.Pool   // of *[]byte, one for each request body being read
+	failing       atomic.Bool // the last issue failed for a fault of our own; its log line is out
+
+	compared atomic.Int64 // digest comparisons, so that a test can count the work of a refusal
+}
+
+// New makes an issuer. It panics when o.Random cannot be read: nothing that is issued
+// without randomness would be safe.
+func New(d Directory, s Store, o Options) *Issuer {
+	if o.Audience == "" {
+		o.Audience = o.URL
+	}
+	if o.Realm == "" {
+		o.Realm = "postern"
+	}
+	i := &Issuer{
+		directory: d,
+		store:     s,
+		options:   o,
+		challenge: `Basic realm=` + quoted(o.Realm),
+		backoff:   newBackoff(o.Random, o.Now()),
+	}
+	for segment := range strings.SplitSeq(strings.Trim(o.TokenPath, "/"), "/") {
+		i.tokenSegments = append(i.tokenSegments, []byte(strings.ToLower(segment)))
+	}
+	i.metrics = newMetrics(i.backoff)
+	i.bodies.New = func() any { b := make([]byte, 0, 512); return &b }
+	return i
+}
+
+// quoted writes text as an RFC 9110 quoted-string; what cannot stand in one is dropped.
+func quoted(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range []byte(text) {
+		if c == '"' || c == '\\' {
+			b.WriteByte('\\')
+		}
+		if c >= 0x20 && c < 0x7f {
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// Owns reports whether the issuer answers for path, the raw path of a request without
+// its query: the token path, everything below it, every spelling that some upstream
+// could read as one of these, and the JWK Set's path exactly. It does not allocate.
+func (i *Issuer) Owns(path []byte) bool {
+	return string(path) == jwksPath || covers(i.tokenSegments, path)
+}
+
+// Serve answers a request whose path it Owns and returns the reason that was answered,
+// answer.OK with success. requestID must be safe to show.
+func (i *Issuer) Serve(ctx *fasthttp.RequestCtx, requestID string) answer.Reason {
+	switch path := ctx.URI().PathOriginal(); string(path) {
+	case i.options.TokenPath:
+		return i.issue(ctx, requestID)
+	case jwksPath:
+		return i.jwks(ctx, requestID)
+	}
+	// A look-alike or a path below ours: no upstream may see what was sent to it.
+	return i.refuse(ctx, answer.Refusal{Reason: answer.NotFound, Close: hasBody(ctx)}, requestID)
+}
+
+func (i *Issuer) refuse(ctx *fasthttp.RequestCtx, r answer.Refusal, requestID string) answer.Reason {
+	return answer.Refuse(ctx, r, requestID, i.options.Now())
+}
+
+// unavailable is our own fault, never 401. The cause is told once until issuing works again.
+func (i *Issuer) unavailable(ctx *fasthttp.RequestCtx, what string, cause error, requestID string) answer.Reason {
+	if i.failing.CompareAndSwap(false, true) {
+		i.options.Log.Error("cannot issue access tokens: "+what, "error", cause, "request_id", requestID)
+	}
+	return i.refuse(ctx, answer.Refusal{Reason: answer.TemporarilyUnavailable}, requestID)
+}
+
+// Collectors are the issuer's metrics.
+func (i *Issuer) Collectors() []prometheus.Collector { return i.metrics.collectors() }

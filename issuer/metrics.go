@@ -1,0 +1,41 @@
+package issuer
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics has no labels: refusals are counted by the front, by their reason.
+type metrics struct {
+	issued   prometheus.Counter
+	duration prometheus.Histogram
+	backoff  prometheus.GaugeFunc
+}
+
+func newMetrics(b *backoff) *metrics {
+	return &metrics{
+		issued: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "postern_tokens_issued_total",
+			Help: "Access tokens handed out.",
+		}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "postern_issue_duration_seconds",
+			Help:    "Time from the request's head to the answer of each access token that was handed out.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+		}),
+		backoff: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "postern_issue_backoff_entries",
+			Help: "Pairs of client and source address that failed to authenticate lately.",
+		}, func() float64 { return float64(b.held.Load()) }),
+	}
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.issued, m.duration, m.backoff}
+}
+
+func (m *metrics) handedOut(took time.Duration) {
+	m.issued.Inc()
+	m.duration.Observe(took.Seconds())
+}

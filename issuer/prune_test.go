@@ -1,0 +1,62 @@
+package issuer
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/registry"
+)
+
+// pruned is a store that is only pruned.
+type pruned struct {
+	at   []time.Time
+	fail bool
+}
+
+func (p *pruned) IssueToken(context.Context, registry.Token, string) error { panic("not here") }
+
+func (p *pruned) Prune(_ context.Context, now registry.Time) (int, error) {
+	p.at = append(p.at, now.Time())
+	if p.fail {
+		return 0, registry.ErrUnavailable
+	}
+	return 3, nil
+}
+
+func TestRunPrunesEachMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		store := new(pruned)
+		i := New(nil, store, Options{
+			URL: testIssuer, TokenPath: testPath, Now: time.Now, Random: rand.Reader,
+			Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		began := time.Now()
+		go func() { i.Run(ctx); close(done) }()
+
+		time.Sleep(firstPrune + 2*pruneEvery)
+		synctest.Wait()
+		if len(store.at) != 3 || !store.at[0].Equal(began.Add(firstPrune)) || !store.at[2].Equal(began.Add(firstPrune+2*pruneEvery)) {
+			t.Errorf("pruned at %v", store.at)
+		}
+		store.fail = true
+		time.Sleep(3 * pruneEvery)
+		synctest.Wait()
+		store.fail = false
+		time.Sleep(pruneEvery)
+		synctest.Wait()
+		cancel()
+		<-done
+		if told, over := strings.Count(log.String(), "level=ERROR"), strings.Count(log.String(), "level=INFO"); told != 1 || over != 1 {
+			t.Errorf("one outage was told %d times and its end %d times:\n%s", told, over, log.String())
+		}
+	})
+}
