@@ -199,6 +199,17 @@ func TestReport(t *testing.T) {
 	if err := r.invalid(); err == nil || err.Error() != "rows that do not count: haproxy-es256" {
 		t.Errorf("invalid said %v", err)
 	}
+	rows[0].Rounds[2].Elsewhere = 0.54
+	warnings := `
+INVALID: : 1 errors in one round
+
+noisy: CPU per request moved between rounds: nginx by 150 %, postern-es256 by 131 %, postern-rs256 by 150 %
+
+noisy: other programs took up to 0.5 of the cores: do not compare these figures
+`
+	if got := b.report(rows).warnings(); got != warnings {
+		t.Errorf("warnings:\n%s", got)
+	}
 	var got []string
 	for _, g := range r.Goals {
 		got = append(got, g.Name+": "+amount(g.Value, g.Unit)+" "+g.bound()+" "+g.verdict())

@@ -17,7 +17,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,15 +146,16 @@ func parse(args []string, progress io.Writer) (settings, error) {
 // bench is one run: what was started and what is known about it. It is used by one goroutine.
 type bench struct {
 	settings
-	progress io.Writer
-	temp     string
-	ram      string // a directory on tmpfs, for --issue; may be empty
-	upstream string // base URL
-	started  []*process
-	gates    map[string]*gate        // by algorithm, and by row for --issue
-	keys     map[string]*credentials // by algorithm
-	builtin  bool                    // no postern row: tokens are signed here
-	fsync    time.Duration           // of the store's directory, for --issue
+	progress        io.Writer
+	temp            string
+	ram             string // a directory on tmpfs, for --issue; may be empty
+	upstream        string // base URL
+	upstreamProcess *process
+	started         []*process
+	gates           map[string]*gate        // by algorithm, and by row for --issue
+	keys            map[string]*credentials // by algorithm
+	builtin         bool                    // no postern row: tokens are signed here
+	fsync           time.Duration           // of the store's directory, for --issue
 }
 
 // close ends every child, the last started first, and removes the temporary directories.
@@ -198,7 +198,7 @@ func (b *bench) prepare(ctx context.Context, rows []*row) error {
 			return err
 		}
 	}
-	if b.upstream, err = b.startUpstream(ctx); err != nil {
+	if err := b.startUpstream(ctx); err != nil {
 		return err
 	}
 	for _, r := range rows {
@@ -208,28 +208,6 @@ func (b *bench) prepare(ctx context.Context, rows []*row) error {
 		if err := b.open(ctx, r); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// checkMachine says which programs are missing, all at once, by the name of their Debian package.
-func (b *bench) checkMachine(rows []*row) error {
-	packages := map[string]string{"nginx": "nginx-light", "wrk": "wrk", "taskset": "util-linux"}
-	if slices.ContainsFunc(rows, func(r *row) bool { return strings.HasPrefix(r.Name, "haproxy") }) {
-		packages["haproxy"] = "haproxy"
-	}
-	var missing []string
-	for program, name := range packages {
-		if _, err := exec.LookPath(program); err != nil {
-			missing = append(missing, fmt.Sprintf("%s (Debian package %s)", program, name))
-		}
-	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return fmt.Errorf("missing programs: %s", strings.Join(missing, ", "))
-	}
-	if runtime.NumCPU() < 2 {
-		return errors.New("this machine gives one core: the proxy and the load need one each")
 	}
 	return nil
 }

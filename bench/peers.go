@@ -106,22 +106,22 @@ func (b *bench) nginx(ctx context.Context, name string, onCore int, servers stri
 }
 
 // startUpstream answers 1 KiB to everything, and at /echo what it was told about the caller.
-func (b *bench) startUpstream(ctx context.Context) (string, error) {
+func (b *bench) startUpstream(ctx context.Context) error {
 	address, err := freeAddress()
 	if err != nil {
-		return "", err
+		return err
 	}
-	p, err := b.nginx(ctx, "upstream", b.loadCore, fmt.Sprintf(`  server {
+	b.upstreamProcess, err = b.nginx(ctx, "upstream", b.loadCore, fmt.Sprintf(`  server {
     listen %s;
     default_type text/plain;
     location / { return 200 "%s"; }
     location = /echo { return 200 "$http_x_organization_id $http_x_client_id $http_authorization"; }
   }`, address, strings.Repeat("x", bodySize)))
 	if err != nil {
-		return "", err
+		return err
 	}
-	url := "http://" + address
-	return url, p.ready(ctx, url)
+	b.upstream = "http://" + address
+	return b.upstreamProcess.ready(ctx, b.upstream)
 }
 
 func (b *bench) startNginx(ctx context.Context) (*target, error) {

@@ -92,6 +92,8 @@ func (p *process) tail() string {
 	return string(bytes.TrimSpace(text[max(0, len(text)-2048):]))
 }
 
+const tick = 10 * time.Millisecond // of /proc: USER_HZ is 100 on every architecture that Go runs on
+
 // usage is what a process group used.
 type usage struct {
 	cpu time.Duration // user and system, since its start; in steps of 10 ms
@@ -100,7 +102,6 @@ type usage struct {
 
 // usage adds up /proc/PID/stat (proc_pid_stat(5)) over the group.
 func (p *process) usage() (usage, error) {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture that Go runs on
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return usage{}, err
@@ -179,6 +180,7 @@ type measurement struct {
 	RSS       int64   `json:"rss_bytes"`
 	Hits      float64 `json:"cache_hits,omitempty"`
 	Misses    float64 `json:"cache_misses,omitempty"`
+	Elsewhere float64 `json:"cpu_elsewhere"` // cores that other programs, or other machines on this host, took meanwhile
 }
 
 // measure loads t once and reads what t used meanwhile.
@@ -187,28 +189,57 @@ func (b *bench) measure(ctx context.Context, t *target) (measurement, error) {
 	if err != nil {
 		return measurement{}, err
 	}
-	before, err := t.process.usage()
+	before, err := b.snapshot(t)
 	if err != nil {
 		return measurement{}, err
 	}
-	m, err := b.wrk(ctx, t)
+	m, loadCPU, err := b.wrk(ctx, t)
 	if err != nil {
 		return measurement{}, err
 	}
-	after, err := t.process.usage()
+	after, err := b.snapshot(t)
 	if err != nil {
 		return measurement{}, err
 	}
+	proxyCPU := after.proxy.cpu - before.proxy.cpu
+	others := after.machine - before.machine - proxyCPU - loadCPU - (after.upstream.cpu - before.upstream.cpu)
+	m.Elsewhere = max(0, others.Seconds()/after.at.Sub(before.at).Seconds())
 	if m.Hits, m.Misses, err = t.cache(ctx); err != nil {
 		return measurement{}, err
 	}
 	m.Hits, m.Misses = m.Hits-hits, m.Misses-misses
-	m.CPUMicros = float64((after.cpu - before.cpu).Microseconds()) / float64(max(m.Requests, 1))
-	m.RSS = after.rss
+	m.CPUMicros = float64(proxyCPU.Microseconds()) / float64(max(m.Requests, 1))
+	m.RSS = after.proxy.rss
 	return m, nil
 }
 
-func (b *bench) wrk(ctx context.Context, t *target) (measurement, error) {
+// snapshot is what everything had used at one moment.
+type snapshot struct {
+	at              time.Time
+	machine         time.Duration // all programs and what the host gave to other machines, over all cores
+	proxy, upstream usage
+}
+
+func (b *bench) snapshot(t *target) (s snapshot, err error) {
+	s.at = time.Now()
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return s, fmt.Errorf("read the machine's load: %w", err)
+	}
+	var user, nice, system, idle, wait, irq, softirq, steal int64
+	if _, err = fmt.Sscanf(string(text), "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &wait, &irq, &softirq, &steal); err != nil {
+		return s, fmt.Errorf("read the machine's load: %w", err)
+	}
+	s.machine = time.Duration(user+nice+system+steal) * tick // interrupts are mostly our own packets
+	if s.upstream, err = b.upstreamProcess.usage(); err != nil {
+		return s, err
+	}
+	s.proxy, err = t.process.usage()
+	return s, err
+}
+
+// wrk also returns the CPU time that the load itself took.
+func (b *bench) wrk(ctx context.Context, t *target) (measurement, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(b.seconds)*time.Second+30*time.Second)
 	defer cancel()
 	c := exec.CommandContext(ctx, "taskset", "-c", core(b.loadCore), "wrk", "-t", strconv.Itoa(b.threads),
@@ -218,9 +249,10 @@ func (b *bench) wrk(ctx context.Context, t *target) (measurement, error) {
 	c.WaitDelay = 2 * time.Second
 	text, err := c.CombinedOutput()
 	if err != nil {
-		return measurement{}, fmt.Errorf("run wrk: %w\n%s", errors.Join(err, ctx.Err()), bytes.TrimSpace(text))
+		return measurement{}, 0, fmt.Errorf("run wrk: %w\n%s", errors.Join(err, ctx.Err()), bytes.TrimSpace(text))
 	}
-	return parseLoad(string(text))
+	m, err := parseLoad(string(text))
+	return m, c.ProcessState.UserTime() + c.ProcessState.SystemTime(), err
 }
 
 // parseLoad reads the line that loadScript's done printed.

@@ -1,19 +1,12 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
-	"time"
 )
 
 // goal is one promise: a figure of a row, as a ratio to another row's in the same round or as it is.
@@ -171,6 +164,7 @@ func medianOf(w *row) measurement {
 		RSS:       int64(of(func(m measurement) float64 { return float64(m.RSS) })),
 		Hits:      of(func(m measurement) float64 { return m.Hits }),
 		Misses:    of(func(m measurement) float64 { return m.Misses }),
+		Elsewhere: slices.Max(w.each(func(_ *row, m measurement) float64 { return m.Elsewhere })),
 	}
 }
 
@@ -203,13 +197,7 @@ func (r report) writeTable(out io.Writer) error {
 		}
 		g.Flush()
 	}
-	for _, w := range r.Rows {
-		if w.Invalid != "" {
-			fmt.Fprintf(&text, "\nINVALID %s: %s\n", w.Title, w.Invalid)
-		} else if w.Spread > 0.2 {
-			fmt.Fprintf(&text, "\nnoisy: the CPU of %s moved by %.0f %% between rounds\n", w.Title, w.Spread*100)
-		}
-	}
+	text.WriteString(r.warnings())
 	_, err := io.WriteString(out, text.String())
 	return err
 }
@@ -239,6 +227,28 @@ func (r report) writeRows(out io.Writer) {
 			megabytes(m.RSS), megabytes(w.Idle), fmt.Sprint(m.Errors))
 	}
 	t.Flush()
+}
+
+// warnings say which rows do not count, and why the others may count for less.
+func (r report) warnings() string {
+	var text strings.Builder
+	var noisy []string
+	elsewhere := 0.0
+	for _, w := range r.Rows {
+		elsewhere = max(elsewhere, w.Median.Elsewhere)
+		if w.Invalid != "" {
+			fmt.Fprintf(&text, "\nINVALID: %s: %s\n", w.Title, w.Invalid)
+		} else if w.Spread > 0.2 {
+			noisy = append(noisy, fmt.Sprintf("%s by %.0f %%", w.Name, w.Spread*100))
+		}
+	}
+	if len(noisy) > 0 {
+		fmt.Fprintf(&text, "\nnoisy: CPU per request moved between rounds: %s\n", strings.Join(noisy, ", "))
+	}
+	if elsewhere > 0.1 {
+		fmt.Fprintf(&text, "\nnoisy: other programs took up to %.1f of the cores: do not compare these figures\n", elsewhere)
+	}
+	return text.String()
 }
 
 func (g goalReport) bound() string {
@@ -290,66 +300,4 @@ func thousands(v float64) string {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
-}
-
-// machine names what the figures were measured on.
-func machine() string {
-	model := "unknown processor"
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	parts := []string{fmt.Sprintf("%s, %d cores", model, runtime.NumCPU()), runtime.Version()}
-	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		parts = append(parts, "Linux "+strings.TrimSpace(string(text)))
-	}
-	for _, program := range []string{"nginx", "haproxy", "wrk"} { // wrk -v ends with 1: only the text counts
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		text, _ := exec.CommandContext(ctx, program, "-v").CombinedOutput()
-		cancel()
-		if line, _, _ := strings.Cut(string(text), "\n"); line != "" {
-			line = strings.TrimPrefix(line, "nginx version: ")
-			words := strings.Fields(strings.Replace(line, " version", "", 1))
-			parts = append(parts, strings.Join(words[:min(2, len(words))], " "))
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
-// fileSystem names the file system of dir, which decides whether what is written there is durable.
-func fileSystem(dir string) string {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
-		return "unknown file system"
-	}
-	names := map[int64]string{0xEF53: "ext4", 0x01021994: "tmpfs", 0x794C7630: "overlay", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x2FC12FC1: "zfs"}
-	if name := names[int64(s.Type)]; name != "" {
-		return name
-	}
-	return fmt.Sprintf("file system %#x", s.Type)
-}
-
-// probeFsync is the median time of writing 4 KiB and waiting until the disk has them: what group commit has to beat.
-func probeFsync(dir string) (time.Duration, error) {
-	f, err := os.CreateTemp(dir, "fsync-")
-	if err != nil {
-		return 0, fmt.Errorf("probe the disk: %w", err)
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	var took []time.Duration
-	for range 51 {
-		start := time.Now()
-		_, err := f.Write(make([]byte, 4096))
-		if err = errors.Join(err, f.Sync()); err != nil {
-			return 0, fmt.Errorf("probe the disk: %w", err)
-		}
-		took = append(took, time.Since(start))
-	}
-	slices.Sort(took)
-	return took[len(took)/2], nil
 }
