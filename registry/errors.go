@@ -54,11 +54,16 @@ func (r *Registry) fault(doing string, err error) error {
 
 // unavailable reports whether err says that the store cannot answer now, whatever it was asked.
 func (r *Registry) unavailable(err error) bool {
+	// database/sql does not export its "database is closed".
+	return r.closed.Load() || unavailable(err) || r.engine.unavailable(err)
+}
+
+// unavailable knows the errors that are the same for every engine.
+func unavailable(err error) bool {
 	for _, known := range []error{ErrUnavailable, context.Canceled, context.DeadlineExceeded, sql.ErrConnDone, sql.ErrTxDone, driver.ErrBadConn} {
 		if errors.Is(err, known) {
 			return true
 		}
 	}
-	// database/sql does not export its "database is closed".
-	return r.closed.Load() || r.engine.unavailable(err)
+	return false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -26,6 +27,9 @@ type Feed struct {
 
 // Feed connects a follower. Close it before the registry.
 func (r *Registry) Feed(ctx context.Context) (*Feed, error) {
+	if r.closed.Load() {
+		return nil, fmt.Errorf("open feed: the store is closed: %w", ErrUnavailable)
+	}
 	db, err := r.engine.feed()
 	if err != nil {
 		return nil, r.fault("open feed", err)
@@ -74,7 +78,7 @@ func (f *Feed) Poll(ctx context.Context) (changes []Change, reset bool, err erro
 
 func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err error) {
 	if f.r.closed.Load() {
-		return nil, false, ErrUnavailable
+		return nil, false, fmt.Errorf("the store is closed: %w", ErrUnavailable)
 	}
 	if f.conn == nil {
 		if err := f.connect(ctx); err != nil {

@@ -32,7 +32,7 @@ type issue struct {
 
 // IssueToken stores the record of a token and returns once it is durable. Of t it stores
 // what is known when a token is issued, nothing of refreshing or revoking. secretID is the
-// secret that the client used ("": none): its last use is recorded, to the minute.
+// secret that the client used ("": none): its last use is recorded, once a minute at most.
 //
 // Tokens that are asked for at the same time share a transaction; none can fail because of
 // another. When ctx ends first, the record may be stored all the same; no token goes with it
@@ -186,6 +186,9 @@ func (w *writer) store(batch []*issue) (err error) {
 		t := &i.token
 		_, err := insert.ExecContext(ctx, t.ID, t.SubjectType, t.SubjectID, t.OrganizationID, nullable(t.IssuerType), nullable(t.IssuerID),
 			t.Scope, t.KeyID, int64(t.IssuedAt), int64(t.ExpiresAt))
+		if w.r.engine.duplicate(err) {
+			return conflict("a token with this id is there already")
+		}
 		if err != nil {
 			return w.r.fault("store token", err)
 		}

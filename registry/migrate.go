@@ -13,16 +13,15 @@ import (
 )
 
 //go:embed migrations/*.sql
-var migrations embed.FS
+var embedded embed.FS
+
+// migrations are the files of this version.
+func migrations() (fs.FS, error) { return fs.Sub(embedded, "migrations") }
 
 // migrate brings the tables up to this version. conn holds the write lock and goes on
 // holding it, so that processes that start at once take turns, and so that several
 // migrations are done as a whole or not at all.
-func migrate(ctx context.Context, conn *sql.Conn) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
+func migrate(ctx context.Context, conn *sql.Conn, files fs.FS) error {
 	return conn.Raw(func(driverConn any) error {
 		c, ok := driverConn.(driver.Conn)
 		if !ok {

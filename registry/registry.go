@@ -124,7 +124,11 @@ func (r *Registry) prepare(ctx context.Context) error {
 }
 
 func (r *Registry) initialize(ctx context.Context, conn *sql.Conn) (wrapped bool, err error) {
-	if err := migrate(ctx, conn); err != nil {
+	files, err := migrations()
+	if err != nil {
+		return false, err
+	}
+	if err := migrate(ctx, conn, files); err != nil {
 		return false, err
 	}
 	epoch, err := r.newID()
