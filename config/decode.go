@@ -26,19 +26,23 @@ const (
 // no YAML that we read, so that nothing can be said about its settings.
 func (l *loader) decode(data []byte) (whole bool) {
 	if line, problem, fix := textual(data); problem != "" {
-		l.faultAt(origin{fromFile, l.source.File, line, "", true}, "", problem, fix)
+		l.faultAt(l.here(line), "", problem, fix)
 		return false
 	}
 	root, err := parse(data)
 	if err != nil {
 		line, problem, fix := syntax(err, data)
-		l.faultAt(origin{fromFile, l.source.File, line, "", true}, "", problem, fix)
+		l.faultAt(l.here(line), "", problem, fix)
 		return false
 	}
 	if root == nil {
 		return true // an empty file
 	}
 	l.structure(root)
+	if root.Kind != yaml.MappingNode && root.Tag != "!!null" {
+		l.faultAt(l.here(root.Line), "", "is "+kind(root)+", not a mapping", "write each setting as key: value, as in example.yaml")
+		return false
+	}
 	l.mapping(root, reflect.ValueOf(&l.config).Elem(), "")
 	return true
 }
@@ -106,7 +110,9 @@ func (*secondDocument) Error() string { return "yaml: second document" }
 
 var (
 	yamlError = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)$`)
-	tabIndent = regexp.MustCompile(`(?m)^ *\t`)
+	// parserError is what the parser says; all else is of the scanner or the reader.
+	parserError = regexp.MustCompile(`^did not find expected (<document start>|node content|key|'-' indicator|',' or '[\]}]')$`)
+	tabIndent   = regexp.MustCompile(`(?m)^ *\t`)
 )
 
 // syntax says where and what is wrong with YAML that cannot be parsed. yaml.v3 quotes
@@ -127,13 +133,16 @@ func syntax(err error, data []byte) (line int, problem, fix string) {
 		return 1 + bytes.Count(before, []byte("\n")), anchorProblem, anchorFix
 	}
 	fix = "look for wrong indentation, quotes or brackets from this line on"
+	if parserError.MatchString(problem) {
+		line++ // yaml.v3 counts lines from 0 when the parser complains, from 1 when the scanner does
+	}
 	switch {
-	case strings.HasPrefix(problem, "did not find expected <document start>"):
-		return line + 1, "has text after its end", "keep one document in the file, with no ... or --- in between"
-	case strings.HasPrefix(problem, "did not find expected") && !strings.Contains(problem, "line break"):
-		line++ // yaml.v3 counts from 0 when the parser complains, from 1 when the scanner does
-	case strings.HasPrefix(problem, "could not find expected ':'"):
+	case strings.Contains(problem, "<document start>"):
+		return line, "has text after its end", "keep one document in the file, with no ... or --- in between"
+	case strings.Contains(problem, "expected ':'"):
 		fix = "write key: value, with a space after the colon"
+	case strings.Contains(problem, "alphabetic or numeric"):
+		fix = "put a value that begins with * or & in quotes"
 	case strings.Contains(problem, "cannot start any token"), strings.Contains(problem, "tab"):
 		fix = "put the value in quotes"
 		if at := tabIndent.FindIndex(data); at != nil {
@@ -154,7 +163,7 @@ func (l *loader) structure(root *yaml.Node) {
 	say := func(n *yaml.Node, problem, fix string) {
 		if !said[problem] {
 			said[problem] = true
-			l.faultAt(origin{fromFile, l.source.File, n.Line, "", true}, "", problem, fix)
+			l.faultAt(l.here(n.Line), "", problem, fix)
 		}
 	}
 	var visit func(n *yaml.Node, depth int)

@@ -74,7 +74,7 @@ func (l *loader) flags() {
 		s, ok := all[key]
 		switch {
 		case !ok:
-			l.faultAt(o, named(key), "is unknown", suggest(named(key), keys, ""))
+			l.faultAt(o, named(key), "is an unknown key", suggest(named(key), keys, ""))
 		case key == "keys.master_key":
 			l.faultAt(o, key, "is given on the command line, where every user of this machine can read it",
 				"set "+variable(key, s)+" or keys.master_key_file")

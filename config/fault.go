@@ -39,8 +39,10 @@ func (f Fault) Error() string {
 	return strings.Join(parts, ": ")
 }
 
-// maxFaults is how many are reported: more than anyone reads at once.
-const maxFaults = 100
+const (
+	maxFaults = 100           // are reported: more than anyone reads at once
+	maxNoted  = 5 * maxFaults // are put in order before; the rest is counted
+)
 
 // A layer is where a value came from; a higher one beats a lower one.
 type layer int
@@ -68,19 +70,23 @@ type placed struct {
 }
 
 // join makes one error of faults, nil when there are none: the file's in order of
-// line (those of no line after them), then the environment's, then the flags'.
-func join(faults []placed) error {
+// line (those of no line after them), then the environment's, then the flags'. more
+// were not noted.
+func join(faults []placed, more int) error {
 	slices.SortStableFunc(faults, func(a, b placed) int {
-		return cmp.Or(cmp.Compare(max(a.layer, fromFile), max(b.layer, fromFile)),
+		order := cmp.Or(cmp.Compare(max(a.layer, fromFile), max(b.layer, fromFile)),
 			cmp.Compare(uint(a.Line-1), uint(b.Line-1))) // 0 wraps round to the largest
+		if order == 0 && a.layer > fromFile {
+			order = cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Key, b.Key))
+		}
+		return order
 	})
 	var errs []error
-	for i, f := range faults {
-		if i == maxFaults {
-			errs = append(errs, Fault{Problem: fmt.Sprintf("and %d more faults", len(faults)-maxFaults)})
-			break
-		}
+	for _, f := range faults[:min(len(faults), maxFaults)] {
 		errs = append(errs, f.Fault)
+	}
+	if more += len(faults) - len(errs); more > 0 {
+		errs = append(errs, Fault{Problem: fmt.Sprintf("and %d more faults", more)})
 	}
 	return errors.Join(errs...)
 }

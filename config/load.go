@@ -32,7 +32,7 @@ func Load(s Source) (Config, error) {
 		l.resolve()
 		l.validate()
 	}
-	if err := join(l.faults); err != nil {
+	if err := join(l.faults, l.unnoted); err != nil {
 		return Config{}, err
 	}
 	return l.config, nil
@@ -46,6 +46,7 @@ type loader struct {
 	origins  map[string]origin // by key; of sections and places in lists too
 	failed   map[string]bool   // keys whose value is wrong
 	faults   []placed
+	unnoted  int  // faults beyond maxNoted
 	readable bool // the file can be read by everybody on this machine
 }
 
@@ -73,6 +74,10 @@ func (l *loader) fault(key, problem, fix string) {
 func (l *loader) faultAt(o origin, key, problem, fix string) {
 	if o.where == upstreamFlag {
 		key = "" // whoever gave a flag alone wrote no routes[0].upstream[0]
+	}
+	if len(l.faults) >= maxNoted {
+		l.unnoted++
+		return
 	}
 	l.faults = append(l.faults, placed{Fault{o.where, o.line, key, problem, fix}, o.layer})
 }
@@ -115,7 +120,7 @@ func (l *loader) ok(keys ...string) bool {
 
 // set takes text, which came from o, as the value of a scalar setting.
 func (l *loader) set(key string, s setting, into reflect.Value, text string, o origin) {
-	if s.typ == secretType {
+	if s.hidden() {
 		o.shown = unshown
 	}
 	l.origins[key] = o

@@ -24,7 +24,7 @@ func Reference() string {
 		if name != "" {
 			name = "`" + name + "`"
 		}
-		b.WriteString("| `" + key + "` | " + fallback + " | " + name + " | " + meaning(s) + " |\n")
+		b.WriteString("| `" + key + "` | " + fallback + " | " + name + " | " + strings.ReplaceAll(meaning(s), "|", `\|`) + " |\n")
 	})
 	return b.String()
 }
@@ -43,5 +43,5 @@ func meaning(s setting) string {
 	case s.max != "":
 		text += "; at most " + s.max
 	}
-	return strings.ReplaceAll(text, "|", `\|`)
+	return text
 }

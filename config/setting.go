@@ -30,6 +30,10 @@ var (
 	sizeType     = reflect.TypeFor[Size]()
 )
 
+// hidden reports whether messages must not show a value: it is a secret, or the name of
+// a file where somebody may have put the secret itself.
+func (s setting) hidden() bool { return s.typ == secretType || strings.HasSuffix(s.name, "_file") }
+
 // settingsOf lists the fields of a struct type that have a key, in their order.
 func settingsOf(t reflect.Type) []setting {
 	var all []setting

@@ -79,6 +79,8 @@ func (l *loader) store() {
 	}
 	path, ok := strings.CutPrefix(l.config.Store.Reveal(), "sqlite:")
 	switch {
+	case l.config.Store == "":
+		l.fault("store", "is empty", fix)
 	case !ok:
 		l.fault("store", "names no store that is supported", fix)
 	case path == "":

@@ -65,6 +65,10 @@ func find(known []setting, name *yaml.Node) (setting, bool) {
 
 // unknown refuses a key that no setting has, and names what the operator may have meant.
 func (l *loader) unknown(n *yaml.Node, known []setting, key string) {
+	if len(l.faults) >= maxNoted {
+		l.unnoted++ // and spare the words: a file may hold 100,000 of these
+		return
+	}
 	var names []string
 	for _, s := range known {
 		names = append(names, s.name)
@@ -81,7 +85,7 @@ func (l *loader) unknown(n *yaml.Node, known []setting, key string) {
 	if best, ok := nearest(name, names); ok {
 		fix = "did you mean " + best + "? " + fix
 	}
-	l.faultAt(l.here(n.Line), dotted(key, name), "is unknown", fix)
+	l.faultAt(l.here(n.Line), dotted(key, name), "is an unknown key", fix)
 }
 
 // value fills into, whose type is the setting's or that of an element of its list.
@@ -131,7 +135,7 @@ func (l *loader) scalar(n *yaml.Node, into reflect.Value, s setting, key string)
 		l.fault(key, "has no value", "give it one, or remove the key")
 		return
 	}
-	text, expanded, w := expand(n.Value, l.env, s.typ == secretType)
+	text, expanded, w := expand(n.Value, l.env, s.hidden())
 	if w != (wrong{}) {
 		l.fault(key, w.problem, w.fix)
 		return

@@ -1,0 +1,278 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/invopop/jsonschema"
+	"gopkg.in/yaml.v3"
+)
+
+var update = flag.Bool("update", false, "write postern.schema.json anew")
+
+const schemaFile = "postern.schema.json"
+
+// TestSchema holds the shipped JSON Schema equal to the types; go generate writes it.
+func TestSchema(t *testing.T) {
+	want, err := json.MarshalIndent(schemaOf(t), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, '\n')
+	if *update {
+		if err := os.WriteFile(schemaFile, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(schemaFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not what the types say: run go generate ./config", schemaFile)
+	}
+}
+
+// schemaOf reflects Config, and adds what its tags say beyond its types.
+func schemaOf(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	reflector := jsonschema.Reflector{
+		FieldNameTag: "yaml", DoNotReference: true, RequiredFromJSONSchemaTags: true, Anonymous: true,
+		Mapper: func(typ reflect.Type) *jsonschema.Schema {
+			switch typ {
+			case secretType:
+				return &jsonschema.Schema{Type: "string"}
+			case durationType:
+				return &jsonschema.Schema{Type: "string", Pattern: durationPattern}
+			case sizeType:
+				return &jsonschema.Schema{Type: "string", Pattern: sizePattern}
+			}
+			return nil
+		},
+	}
+	root := reflector.Reflect(Config{})
+	root.Title = "postern.yaml"
+	root.Description = "the configuration of postern"
+	root.Definitions = jsonschema.Definitions{"reference": {
+		Type: "string", Pattern: `\$\{[A-Za-z_][A-Za-z0-9_]*\}`,
+		Description: "a value that an environment variable brings in",
+	}}
+	describe(t, root, reflect.TypeFor[Config]())
+	return root
+}
+
+func describe(t *testing.T, schema *jsonschema.Schema, typ reflect.Type) {
+	t.Helper()
+	for _, s := range settingsOf(typ) {
+		property, ok := schema.Properties.Get(s.name)
+		if !ok {
+			t.Fatalf("the schema has no %s", s.name)
+		}
+		if s.required {
+			schema.Required = append(schema.Required, s.name)
+		}
+		switch {
+		case s.typ.Kind() == reflect.Struct:
+			describe(t, property, s.typ)
+		case isList(s.typ) && s.typ.Elem().Kind() == reflect.Struct:
+			describe(t, property.Items, s.typ.Elem())
+		case !isList(s.typ):
+			property = scalarSchema(property, s)
+			schema.Properties.Set(s.name, property)
+		}
+		property.Description = meaning(s)
+	}
+}
+
+func scalarSchema(property *jsonschema.Schema, s setting) *jsonschema.Schema {
+	for _, value := range s.enum {
+		property.Enum = append(property.Enum, value)
+	}
+	if s.typ.Kind() == reflect.Int {
+		property.Minimum, property.Maximum = json.Number(s.min), json.Number(s.max)
+	}
+	if property.Type != "string" || property.Pattern != "" || property.Enum != nil {
+		property = &jsonschema.Schema{AnyOf: []*jsonschema.Schema{property, {Ref: "#/$defs/reference"}}}
+	}
+	switch s.typ.Kind() {
+	case reflect.Bool:
+		property.Default = s.fallback == "true"
+	case reflect.Int:
+		property.Default = json.Number(s.fallback)
+	default:
+		property.Default = s.fallback
+	}
+	return property
+}
+
+// Each default that the shipped schema names is the one that Default gives.
+func TestSchemaDefaults(t *testing.T) {
+	schema := shipped(t)
+	var route Route
+	setDefaults(reflect.ValueOf(&route).Elem())
+	count := 0
+	var visit func(schema map[string]any, v reflect.Value, prefix string)
+	visit = func(schema map[string]any, v reflect.Value, prefix string) {
+		properties, _ := schema["properties"].(map[string]any)
+		for _, s := range settingsOf(v.Type()) {
+			key := prefix + s.name
+			property, _ := properties[s.name].(map[string]any)
+			switch {
+			case property == nil:
+				t.Errorf("the schema has no %s", key)
+			case s.typ.Kind() == reflect.Struct:
+				visit(property, v.Field(s.index), key+".")
+			case key == "routes":
+				visit(property["items"].(map[string]any), reflect.ValueOf(route), "routes[].")
+			case !isList(s.typ):
+				count++
+				want := reflect.New(s.typ).Elem()
+				if w := s.set(want, fmt.Sprint(property["default"])); w != (wrong{}) {
+					t.Errorf("%s: the schema's default %s", key, w.problem)
+				}
+				if !reflect.DeepEqual(want.Interface(), v.Field(s.index).Interface()) {
+					t.Errorf("%s is %v in the schema, %v by Default", key, property["default"], v.Field(s.index))
+				}
+			}
+		}
+	}
+	visit(schema, reflect.ValueOf(Default()), "")
+	if all, _ := scalars(); count != len(all)+6 { // six in a route
+		t.Errorf("%d defaults were compared", count)
+	}
+}
+
+// The schema accepts what Load accepts, and refuses what a schema can refuse.
+func TestSchemaAgreesWithLoad(t *testing.T) {
+	schema := shipped(t)
+	f := func(file, want string) {
+		t.Helper()
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Helper()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var value any
+			if err := yaml.Unmarshal(text, &value); err != nil {
+				t.Fatal(err)
+			}
+			if got := conform(schema, schema, value, ""); got != want {
+				t.Errorf("the schema says %q, want %q", got, want)
+			}
+		})
+	}
+	f("example.yaml", "")
+	f(write(t, "minimal.yaml", minimal), "")
+	f(write(t, "references.yaml", minimal+"log: {access: \"${A}\", level: \"${L}\"}\nfront: {max_connections: \"${N}\", drain: \"${D}\"}\n"), "")
+	f("testdata/invalid-unknown-key.yaml", ".front.lisen is unknown")
+	f("testdata/invalid-unknown-section.yaml", ".portal is unknown")
+	f("testdata/invalid-text-for-list.yaml", ".routes[0].upstream is no array")
+	f("testdata/invalid-text-for-mapping.yaml", ".front is no object")
+	f("testdata/invalid-number-for-text.yaml", ".issuer.audience is no string")
+	f("testdata/invalid-boolean-quoted.yaml", ".log.access fits nothing")
+	f("testdata/invalid-number-zero.yaml", ".front.max_connections fits nothing")
+	f("testdata/invalid-choice.yaml", ".verify.on_stale fits nothing")
+	f("testdata/invalid-duration-negative.yaml", ".issuer.lifetime fits nothing")
+	f("testdata/invalid-duration-zero.yaml", ".front.drain fits nothing")
+	f("testdata/invalid-duration-no-unit.yaml", ".verify.leeway fits nothing")
+	f("testdata/invalid-size-no-unit.yaml", ".front.max_header fits nothing")
+	f("testdata/invalid-upstream-missing.yaml", ".routes[0].upstream is missing")
+}
+
+func shipped(t *testing.T) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile(schemaFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema map[string]any
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// conform checks value against as much of JSON Schema as ours uses.
+func conform(root, schema map[string]any, value any, at string) string {
+	if ref, _ := schema["$ref"].(string); ref != "" {
+		name := strings.TrimPrefix(ref, "#/$defs/")
+		return conform(root, root["$defs"].(map[string]any)[name].(map[string]any), value, at)
+	}
+	if choices, _ := schema["anyOf"].([]any); choices != nil {
+		for _, choice := range choices {
+			if conform(root, choice.(map[string]any), value, at) == "" {
+				return ""
+			}
+		}
+		return at + " fits nothing"
+	}
+	types := map[string]bool{}
+	switch value := value.(type) {
+	case map[string]any:
+		types["object"] = true
+		properties, _ := schema["properties"].(map[string]any)
+		for name, v := range value {
+			property, ok := properties[name].(map[string]any)
+			if !ok && schema["additionalProperties"] == false {
+				return at + "." + name + " is unknown"
+			}
+			if bad := conform(root, property, v, at+"."+name); bad != "" {
+				return bad
+			}
+		}
+		for _, name := range asList(schema["required"]) {
+			if _, ok := value[name.(string)]; !ok {
+				return at + "." + name.(string) + " is missing"
+			}
+		}
+	case []any:
+		types["array"] = true
+		items, _ := schema["items"].(map[string]any)
+		for i, v := range value {
+			if bad := conform(root, items, v, fmt.Sprintf("%s[%d]", at, i)); bad != "" {
+				return bad
+			}
+		}
+	case string:
+		types["string"] = true
+		if pattern, _ := schema["pattern"].(string); !regexp.MustCompile(pattern).MatchString(value) {
+			return at + " does not match"
+		}
+	case bool:
+		types["boolean"] = true
+	case int:
+		types["integer"] = true
+		if least, ok := schema["minimum"].(float64); ok && float64(value) < least {
+			return at + " is too small"
+		}
+		if most, ok := schema["maximum"].(float64); ok && float64(value) > most {
+			return at + " is too large"
+		}
+	}
+	if want, _ := schema["type"].(string); want != "" && !types[want] {
+		return at + " is no " + want
+	}
+	if enum := asList(schema["enum"]); enum != nil {
+		for _, v := range enum {
+			if v == value {
+				return ""
+			}
+		}
+		return at + " is none of these"
+	}
+	return ""
+}
+
+func asList(v any) []any {
+	list, _ := v.([]any)
+	return list
+}
