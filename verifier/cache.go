@@ -3,13 +3,13 @@ package verifier
 import (
 	"crypto/sha256"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
 	"github.com/google/uuid"
 
 	"postern/directory"
-	"postern/registry"
 )
 
 const (
@@ -19,9 +19,10 @@ const (
 	// parts, a third of a megabyte, are most of the memory.
 	MinCacheBytes = 64 << 10
 
-	// entryCost is what one entry takes beside its scope, in bytes: 96 for itself and the
-	// rest for ristretto's three maps (value, cost, expiry). TestEntryCost measures it.
-	entryCost = 230
+	// entryCost is what one entry takes beside its scope, in bytes: 80 for itself and the
+	// rest for ristretto's three maps (value, cost, expiry). TestEntryCost measures it. The
+	// scope is counted too, though tokens with equal scopes share it: it can be 12 KiB long.
+	entryCost = 215
 
 	// maxTTL, in seconds, only keeps sums small: after it a token is verified again.
 	maxTTL = 24 * 60 * 60
@@ -35,10 +36,9 @@ const (
 type entry struct {
 	sum        [sha256.Size]byte // of the whole token; the cache's own key is 64 bits of it
 	token      uuid.UUID
-	issued     registry.Time
-	expires    int64  // seconds: the token's exp, or the end of its key when that is sooner
-	generation uint64 // of the keys, read before the signature was checked
-	scope      string
+	expires    int64             // seconds: the token's exp, or the end of its key when that is sooner
+	generation uint64            // of the keys, read before the signature was checked
+	scope      *string           // shared by tokens that have the same
 	client     *directory.Client // live state, and the one to whose organization the token was issued
 }
 
@@ -50,10 +50,10 @@ func newCache(size int64) (*ristretto.Cache[uint64, *entry], error) {
 	if size < MinCacheBytes {
 		return nil, fmt.Errorf("the cache has %d bytes, less than %d", size, MinCacheBytes)
 	}
-	// Ristretto rounds the counters up to a power of two; 4 to 8 of them per entry are
+	// Ristretto rounds the counters up to a power of two; 2 to 4 of them per entry are
 	// enough to tell tokens in use from tokens seen once.
 	counters := int64(1)
-	for counters*2 <= 8*size/entryCost {
+	for counters*2 <= 4*size/entryCost {
 		counters *= 2
 	}
 	return ristretto.NewCache(&ristretto.Config[uint64, *entry]{
@@ -67,12 +67,38 @@ func newCache(size int64) (*ristretto.Cache[uint64, *entry], error) {
 // keep puts e into the cache, if the token may be used now: nothing bad is cached. The
 // cache may drop it.
 func (v *Verifier) keep(e *entry, now time.Time) {
+	if _, err := v.judge(e); err != nil || !v.proved(e, now) {
+		return
+	}
+	// Being proved it has not expired, so the ttl is not 0, which would mean for ever.
 	ttl := time.Duration(min(e.expires-now.Unix(), maxTTL)) * time.Second
-	if ttl <= 0 { // a ttl of 0 would mean for ever
-		return
+	v.cache.SetWithTTL(v.hash(e.sum), e, entryCost+int64(len(*e.scope)), ttl)
+}
+
+// scopes shares the text of scopes between entries: there are many tokens and few
+// different scopes. Safe for concurrent use.
+type scopes struct {
+	mu    sync.Mutex
+	known map[string]*string
+}
+
+const (
+	maxScopes      = 1024
+	maxSharedScope = 256 // bytes; longer ones are not shared
+)
+
+func (s *scopes) share(scope string) *string {
+	if len(scope) > maxSharedScope {
+		return &scope
 	}
-	if _, err := v.judge(e); err != nil {
-		return
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if shared, ok := s.known[scope]; ok {
+		return shared
 	}
-	v.cache.SetWithTTL(v.hash(e.sum), e, entryCost+int64(len(e.scope)), ttl)
+	if s.known == nil || len(s.known) >= maxScopes {
+		s.known = make(map[string]*string) // what entries share goes on being shared by them
+	}
+	s.known[scope] = &scope
+	return &scope
 }

@@ -76,6 +76,7 @@ type Verifier struct {
 	now       func() time.Time
 	hash      func(sum [sha256.Size]byte) uint64 // a test makes all tokens collide
 	cache     *ristretto.Cache[uint64, *entry]
+	scopes    scopes
 	flights   singleflight.Group
 	metrics   *metrics
 }
@@ -164,10 +165,10 @@ func (v *Verifier) judge(e *entry) (directory.Principal, error) {
 	if e.client.Refused() {
 		return directory.Principal{}, token.ClientRefused
 	}
-	if !e.client.Accepts(e.issued) {
+	if !e.client.Accepts(issuedAt(e.token)) {
 		return directory.Principal{}, token.Revoked
 	}
-	return directory.Principal{Client: e.client, Token: e.token, Scope: e.scope, Expires: e.expires}, nil
+	return directory.Principal{Client: e.client, Token: e.token, Scope: *e.scope, Expires: e.expires}, nil
 }
 
 // authenticate verifies raw in full, once for all who bring the same token now.
@@ -207,10 +208,9 @@ func (v *Verifier) check(raw []byte, sum [sha256.Size]byte, now time.Time) (*ent
 	e := &entry{
 		sum:        sum,
 		token:      c.ID,
-		issued:     issuedAt(c.ID),
 		expires:    c.Expires,
 		generation: generation,
-		scope:      c.Scope,
+		scope:      v.scopes.share(c.Scope),
 		client:     client,
 	}
 	if key.NotAfter != 0 {

@@ -1,0 +1,200 @@
+package verifier
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"postern/directory"
+	"postern/token"
+)
+
+func clientsHeld(n int) func(*directory.Options, *Options) {
+	return func(d *directory.Options, _ *Options) { d.Clients = n }
+}
+
+// Ristretto makes one small buffer per 64 hits, so the average is just above 0 and
+// rounds down to it.
+func TestHitAllocatesNothing(t *testing.T) {
+	w := newWorld(t)
+	raw := w.sign(w.claims("client-a", "organization-a"))
+	w.accept(raw, start)
+	n := testing.AllocsPerRun(6400, func() {
+		if _, err := w.verifier.Verify(raw, start); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if misses := w.counted("postern_cache_misses_total", ""); misses != 1 {
+		t.Fatalf("%v misses: these were no hits", misses)
+	}
+}
+
+// fill makes n distinct tokens known to the cache, without signing any.
+func fill(w *world, n, scopes int) {
+	w.Helper()
+	client, err := w.directory.Client(w.Context(), "client-a")
+	if err != nil {
+		w.Fatal(err)
+	}
+	_, generation := w.directory.Keys()
+	for i := range n {
+		c := w.claims("client-a", "organization-a")
+		e := &entry{
+			token: c.ID, expires: c.Expires, generation: generation, client: client,
+			sum: digest([]byte(fmt.Sprint("token ", i))), scope: w.verifier.scopes.share(fmt.Sprintf("scope:%06d:read", i%scopes)),
+		}
+		for !w.verifierHas(e) {
+			w.verifier.keep(e, start)
+			w.verifier.cache.Wait()
+		}
+	}
+}
+
+func (w *world) verifierHas(e *entry) bool {
+	got, ok := w.verifier.cache.Get(w.verifier.hash(e.sum))
+	return ok && got == e
+}
+
+// What an entry is counted as must be what it takes: less would break the promise of
+// CacheBytes, much more would waste it.
+func TestEntryCost(t *testing.T) {
+	heap := func() float64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	f := func(name string, scopes int, limit float64) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			const n = 100_000
+			w := newWorld(t, func(_ *directory.Options, o *Options) { o.CacheBytes = 64 << 20 })
+			before := heap()
+			fill(w, n, scopes)
+			taken, counted := (heap()-before)/n, w.counted("postern_cache_bytes", "")/n
+			t.Logf("%.0f bytes per token, counted as %.0f", taken, counted)
+			if taken > limit || taken < counted*0.7 {
+				t.Errorf("an entry takes %.0f bytes and is counted as %.0f", taken, counted)
+			}
+			runtime.KeepAlive(w)
+		})
+	}
+	f("ten scopes", 10, 230)
+	f("a scope each", 100_000, 270)
+}
+
+func TestCacheStaysInItsBytes(t *testing.T) {
+	const size = 1 << 20
+	w := newWorld(t, func(_ *directory.Options, o *Options) { o.CacheBytes = size })
+	client, err := w.directory.Client(t.Context(), "client-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, generation := w.directory.Keys()
+	for i := range 20_000 {
+		c := w.claims("client-a", "organization-a")
+		w.verifier.keep(&entry{
+			token: c.ID, expires: c.Expires, generation: generation, client: client,
+			sum: digest([]byte(fmt.Sprint("token ", i))), scope: w.verifier.scopes.share(string(make([]byte, 1000))),
+		}, start)
+		if i%100 == 0 {
+			w.verifier.cache.Wait()
+		}
+	}
+	w.verifier.cache.Wait()
+	if n := w.counted("postern_cache_bytes", ""); n > size || n < size*8/10 {
+		t.Errorf("%v bytes of %d", n, size)
+	}
+}
+
+func TestTTL(t *testing.T) {
+	w := newWorld(t)
+	f := func(name string, expires int64, want time.Duration) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			c := w.claims("client-a", "organization-a")
+			c.Expires = expires
+			raw := w.sign(c)
+			w.accept(raw, start)
+			got, ok := w.verifier.cache.GetTTL(w.verifier.hash(digest(raw)))
+			if !ok || got > want || got < want-10*time.Second {
+				t.Errorf("got %s, %v, want %s", got, ok, want)
+			}
+		})
+	}
+	f("two hours", start.Unix()+7200, 2*time.Hour)
+	f("for ever", 1<<53, 24*time.Hour)
+}
+
+func BenchmarkVerifyHit(b *testing.B) {
+	for _, live := range []int{1, 1000, 100_000} {
+		b.Run(fmt.Sprint(live), func(b *testing.B) {
+			w := newWorld(b, func(_ *directory.Options, o *Options) { o.CacheBytes = 64 << 20 })
+			raws := make([][]byte, live)
+			for i := range raws {
+				raws[i] = w.sign(w.claims("client-a", "organization-a"))
+				for !w.held(raws[i]) {
+					if _, err := w.verifier.Verify(raws[i], start); err != nil {
+						b.Fatal(err)
+					}
+					w.verifier.cache.Wait()
+				}
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				// A stride that is coprime to the number, so that no cache line is warm.
+				i = (i + 40_009) % live
+				if _, err := w.verifier.Verify(raws[i], start); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			if misses := w.counted("postern_cache_misses_total", ""); misses > float64(live)*1.5 {
+				b.Fatalf("%v misses", misses)
+			}
+		})
+	}
+}
+
+// BenchmarkVerifyHitParallel shows what cores share.
+func BenchmarkVerifyHitParallel(b *testing.B) {
+	w := newWorld(b, func(_ *directory.Options, o *Options) { o.CacheBytes = 64 << 20 })
+	raw := w.sign(w.claims("client-a", "organization-a"))
+	if _, err := w.verifier.Verify(raw, start); err != nil {
+		b.Fatal(err)
+	}
+	w.verifier.cache.Wait()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := w.verifier.Verify(raw, start); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+func BenchmarkVerifyMiss(b *testing.B) {
+	for _, a := range []token.Algorithm{token.ES256, token.RS256, token.EdDSA} {
+		b.Run(string(a), func(b *testing.B) {
+			w := newWorld(b, func(_ *directory.Options, o *Options) { o.CacheBytes = 64 << 20 })
+			w.key = w.addKey(a, 0)
+			w.catchUp()
+			raw := w.sign(w.claims("client-a", "organization-a"))
+			sum := digest(raw)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := w.verifier.Verify(raw, start); err != nil {
+					b.Fatal(err)
+				}
+				w.verifier.cache.Del(w.verifier.hash(sum))
+			}
+		})
+	}
+}
