@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"postern/registry"
+	"postern/secret"
+)
+
+// TestMain makes this test binary serve as the program postern too: it is in the PATH of
+// every test here, scripts and others.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"postern": main})
+}
+
+// TestCommandLine runs testdata/script: the real program, on real stores. Beside what
+// testscript has, a script can say
+//
+//	exits CODE COMMAND…     the command ends with this very exit code
+//	json PATH is VALUE      the last stdout, as JSON, has this value at a.b.0 (count counts)
+//	json PATH as NAME       put it in the environment
+//	[!] json PATH           it is there, or is not
+//	issue CLIENT NAME       store the record of an access token of this client; put its id in
+//	                        the environment. The third word, if any, is its lifetime.
+//	hostile                 make a store whose one organization has a name full of control
+//	                        characters, which today's registry would refuse
+//	ready CODE NAME         serve this answer for every path until the script ends; put the URL
+//	                        in the environment, and its host and port in HOST
+func TestCommandLine(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                filepath.Join("testdata", "script"),
+		RequireUniqueNames: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   scriptExits,
+			"json":    scriptJSON,
+			"issue":   scriptIssue,
+			"hostile": scriptHostile,
+			"ready":   scriptReady,
+		},
+	})
+}
+
+func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	ts.Logf("[stdout]\n%s[stderr]\n%s", ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 && len(args) != 3 || neg && len(args) != 1 {
+		ts.Fatalf("usage: json PATH is VALUE, json PATH as NAME, [!] json PATH")
+	}
+	var document any
+	decoder := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+	decoder.UseNumber()
+	if err := decoder.Decode(&document); err != nil {
+		ts.Fatalf("stdout is no JSON: %v", err)
+	}
+	value, found := at(document, strings.Split(args[0], "."))
+	switch {
+	case neg && found:
+		ts.Fatalf("%s is there: %s", args[0], value)
+	case !neg && !found:
+		ts.Fatalf("there is no %s", args[0])
+	case len(args) == 3 && args[1] == "as":
+		ts.Setenv(args[2], value)
+	case len(args) == 3 && value != args[2]:
+		ts.Fatalf("%s is %s, want %s", args[0], value, args[2])
+	}
+}
+
+// at is the value at path: strings as they are, all else as JSON.
+func at(v any, path []string) (string, bool) {
+	for _, step := range path {
+		switch parent := v.(type) {
+		case map[string]any:
+			child, ok := parent[step]
+			if !ok {
+				return "", false
+			}
+			v = child
+		case []any:
+			if step == "count" {
+				v = len(parent)
+				continue
+			}
+			i, err := strconv.Atoi(step)
+			if err != nil || i < 0 || i >= len(parent) {
+				return "", false
+			}
+			v = parent[i]
+		default:
+			return "", false
+		}
+	}
+	if text, ok := v.(string); ok {
+		return text, true
+	}
+	text, err := json.Marshal(v)
+	return string(text), err == nil
+}
+
+func scriptIssue(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: issue CLIENT NAME [LIFETIME]")
+	}
+	lifetime := time.Hour
+	if len(args) == 3 {
+		var err error
+		lifetime, err = time.ParseDuration(args[2])
+		ts.Check(err)
+	}
+	ctx := context.Background()
+	r, err := registry.Open(ctx, registry.Options{DSN: secret.Secret("sqlite:" + ts.MkAbs("postern.db"))})
+	ts.Check(err)
+	client, err := r.Client(ctx, args[0])
+	ts.Check(err)
+	now := time.Now()
+	id, err := registry.NewID(now, rand.Reader)
+	ts.Check(err)
+	// A token that is expired already was issued an hour before it did.
+	issued := now
+	if lifetime < 0 {
+		issued = now.Add(lifetime - time.Hour)
+	}
+	ts.Check(r.IssueToken(ctx, registry.Token{
+		ID: id.String(), SubjectType: "Client", SubjectID: client.ID, OrganizationID: client.OrganizationID,
+		IssuedAt: registry.At(issued), ExpiresAt: registry.At(now.Add(lifetime)), Scope: "tracks playlists", KeyID: "k1",
+	}, client.Secrets[0].ID))
+	ts.Check(r.Close())
+	ts.Setenv(args[1], id.String())
+}
+
+func scriptHostile(ts *testscript.TestScript, _ bool, _ []string) {
+	ctx := context.Background()
+	r, err := registry.Open(ctx, registry.Options{DSN: secret.Secret("sqlite:" + ts.MkAbs("postern.db"))})
+	ts.Check(err)
+	_, err = r.CreateOrganization(ctx, registry.Actor{Kind: "operator"}, "name", registry.Terms{})
+	ts.Check(errors.Join(err, r.Close()))
+	db, err := sql.Open("sqlite", ts.MkAbs("postern.db"))
+	ts.Check(err)
+	_, err = db.ExecContext(ctx, "UPDATE organization SET name = $1", "a\x1b[31mb\u202ec\nd\u009be")
+	ts.Check(errors.Join(err, db.Close()))
+}
+
+func scriptReady(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ready CODE NAME")
+	}
+	code, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "http://127.0.0.1:1/")
+		w.WriteHeader(code)
+		_, _ = w.Write([]byte("{\"ok\":false}\x1b[31m"))
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv(args[1], server.URL)
+	ts.Setenv("HOST", server.Listener.Addr().String())
+}
