@@ -107,7 +107,7 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 		}
 		return nil
 	}, `SELECT n.epoch, n.seq, c.seq, COALESCE(c.kind, ''), COALESCE(c.id, '')
-		FROM counter n LEFT JOIN change c ON c.seq > $1 WHERE n.id = 1 ORDER BY c.seq LIMIT $2`, f.position, maxBehind+1)
+		FROM counter n LEFT JOIN change c ON c.seq > $1 WHERE n.id = 1 ORDER BY c.seq LIMIT $2`, f.position, maxBehind)
 	if err != nil {
 		return nil, false, err
 	}
