@@ -80,6 +80,9 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 	if f.r.closed.Load() {
 		return nil, false, fmt.Errorf("the store is closed: %w", ErrUnavailable)
 	}
+	if err := f.r.engine.present(); err != nil {
+		return nil, false, err
+	}
 	if f.conn == nil {
 		if err := f.connect(ctx); err != nil {
 			return nil, false, err

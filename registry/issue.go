@@ -175,7 +175,7 @@ func (w *writer) store(batch []*issue) (err error) {
 	defer w.r.observe(opBatch, w.r.options.Now(), &err)
 	// Of all callers, and so of none: the engine bounds the wait.
 	ctx := context.Background()
-	tx, err := w.r.engine.write.BeginTx(ctx, nil)
+	tx, err := w.r.engine.begin(ctx)
 	if err != nil {
 		return w.r.fault("begin", err)
 	}

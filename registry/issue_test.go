@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -299,7 +300,9 @@ func TestCancelledCaller(t *testing.T) {
 	}
 	first, gone, last := newToken(t, time.Now(), c), newToken(t, time.Now(), c), newToken(t, time.Now(), c)
 	start(context.Background(), first)
-	time.Sleep(50 * time.Millisecond) // the writer has taken it, and waits for the lock
+	for r.engine.write.Stats().InUse == 0 { // the writer has taken it, and waits for the lock
+		time.Sleep(time.Millisecond)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := r.IssueToken(ctx, gone, ""); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
@@ -444,6 +447,44 @@ func TestRow163ReadOnlyStore(t *testing.T) {
 	}
 	if err := r.IssueToken(context.Background(), newToken(t, time.Now(), c), ""); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("error is %v, want ErrUnavailable", err)
+	}
+}
+
+func TestRow163ReplacedStore(t *testing.T) {
+	ctx := context.Background()
+	path := file(t)
+	r := open(t, path)
+	c, _ := newClient(t, r)
+	feed := must(r.Feed(ctx))(t)
+	defer feed.Close()
+	poll(t, feed)
+	f := func(name string) {
+		t.Helper()
+		err := r.IssueToken(ctx, newToken(t, time.Now(), c), "")
+		wants(t, name+": IssueToken", err, ErrUnavailable, "put it back, or restart postern")
+		wants(t, name+": DisableClient", r.DisableClient(ctx, operator, c.ID), ErrUnavailable, "put it back")
+		_, _, err = feed.Poll(ctx)
+		wants(t, name+": Poll", err, ErrUnavailable, "put it back")
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	f("removed")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f("replaced")
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.DisableClient(ctx, operator, c.ID); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+	if got := poll(t, feed); got != "[3 client]" {
+		t.Errorf("put back: %q", got)
+	}
+	if all := must(r.Tokens(ctx, TokenFilter{All: true}))(t); len(all) != 0 {
+		t.Errorf("%d tokens are stored, want none", len(all))
 	}
 }
 

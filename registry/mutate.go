@@ -25,7 +25,7 @@ type deed struct {
 // deed means that nothing had to change: nothing is written. doing is for the error.
 func (r *Registry) mutate(ctx context.Context, doing string, a Actor, f func(tx *tx) (*deed, error)) (err error) {
 	defer r.observe(opMutate, r.options.Now(), &err)
-	inner, err := r.engine.write.BeginTx(ctx, nil)
+	inner, err := r.engine.begin(ctx)
 	if err != nil {
 		return r.fault(doing, err)
 	}

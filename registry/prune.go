@@ -51,7 +51,7 @@ func (r *Registry) Prune(ctx context.Context, now Time) (rows int, err error) {
 // sweep is one statement in a transaction of its own.
 func (r *Registry) sweep(ctx context.Context, query string, args ...any) (int, error) {
 	var result sql.Result
-	tx, err := r.engine.write.BeginTx(ctx, nil)
+	tx, err := r.engine.begin(ctx)
 	if err != nil {
 		return 0, err
 	}

@@ -24,7 +24,8 @@ import (
 // one SQL text. There is one engine, SQLite.
 type engine struct {
 	path  string
-	write *sql.DB // one connection; each transaction takes the write lock when it begins
+	file  fs.FileInfo // of path, when it was opened
+	write *sql.DB     // one connection; each transaction takes the write lock when it begins
 	read  *sql.DB
 }
 
@@ -55,10 +56,11 @@ func openEngine(ctx context.Context, dsn string, log *slog.Logger) (*engine, err
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := ensureFile(path, log); err != nil {
+	info, err := ensureFile(path, log)
+	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	e := &engine{path: path}
+	e := &engine{path: path, file: info}
 	if e.write, err = e.pool("_txlock=immediate", "secure_delete(fast)"); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -76,7 +78,7 @@ func openEngine(ctx context.Context, dsn string, log *slog.Logger) (*engine, err
 }
 
 // ensureFile makes the file, for its owner alone: the journal files take over its mode.
-func ensureFile(path string, log *slog.Logger) error {
+func ensureFile(path string, log *slog.Logger) (fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = createFile(path)
@@ -85,20 +87,41 @@ func ensureFile(path string, log *slog.Logger) error {
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	mode := info.Mode().Perm()
 	if mode&0o007 != 0 {
-		return fmt.Errorf("%s is open to every user of this machine (mode %#o); it holds signing keys: chmod 600 it", path, mode)
+		return nil, fmt.Errorf("%s is open to every user of this machine (mode %#o); it holds signing keys: chmod 600 it", path, mode)
 	}
 	if mode&0o070 != 0 {
 		// Not refused: a Kubernetes volume with an fsGroup opens its files to the group at each mount.
 		log.Warn("the store's file is open to its group; it holds signing keys: chmod 600 it", "path", path, "mode", fmt.Sprintf("%#o", mode))
 	}
+	return info, nil
+}
+
+// present fails when the file was removed or replaced since it was opened: the connections
+// go on with the old one, and what is written there is seen by nobody and lost.
+func (e *engine) present() error {
+	info, err := os.Stat(e.path)
+	if err == nil && !os.SameFile(info, e.file) {
+		err = errors.New("the file was replaced")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w; put it back, or restart postern", ErrUnavailable, err)
+	}
 	return nil
+}
+
+// begin takes the write lock.
+func (e *engine) begin(ctx context.Context) (*sql.Tx, error) {
+	if err := e.present(); err != nil {
+		return nil, err
+	}
+	return e.write.BeginTx(ctx, nil)
 }
 
 // createFile makes an empty file with mode 0600 under another name and links it in place.
