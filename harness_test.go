@@ -152,7 +152,7 @@ type served struct {
 	front, admin string // http://host:port
 	store, file  string // DSN and configuration
 	logs         *buffer
-	stop         func() int // ends it and returns its exit code; call it at most once
+	stop         func() int // ends it and returns its exit code
 }
 
 // serve runs "postern serve" on a fresh store. more is YAML behind doors and store; with
@@ -175,33 +175,33 @@ func serveOn(t *testing.T, up *upstream, store, more string) *served {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	code := make(chan int, 1)
-	go func() { code <- run(ctx, []string{"serve", "--config", s.file}, nil, io.Discard, s.logs) }()
-	stopped := false
+	code, ended := 0, make(chan struct{})
+	go func() {
+		defer close(ended)
+		code = run(ctx, []string{"serve", "--config", s.file}, nil, io.Discard, s.logs)
+	}()
 	s.stop = func() int {
-		stopped = true
 		cancel()
-		return <-code
+		<-ended
+		return code
 	}
 	t.Cleanup(func() {
-		if !stopped {
-			s.stop()
-		}
+		s.stop()
 		if t.Failed() {
 			t.Logf("postern said:\n%.20000s", s.logs)
 		}
 	})
-	s.await(code)
+	s.await(ended)
 	return s
 }
 
 // await reads the doors' addresses from the log.
-func (s *served) await(code chan int) {
+func (s *served) await(ended chan struct{}) {
 	s.t.Helper()
 	eventually(s.t, 3*time.Second, "postern serves", func() bool {
 		select {
-		case c := <-code:
-			s.t.Fatalf("postern ended with %d: %s", c, s.logs)
+		case <-ended:
+			s.t.Fatalf("postern ended: %s", s.logs)
 		default:
 		}
 		s.front, s.admin = doors(s.logs.String())
@@ -222,8 +222,19 @@ func doors(logs string) (front, admin string) {
 // command runs another postern command against the same store and decodes its JSON.
 func (s *served) command(args ...string) map[string]any {
 	s.t.Helper()
+	return s.run(append(args, "--store", s.store, "--json")...)
+}
+
+// configured is command with the server's own configuration, and so its master key.
+func (s *served) configured(args ...string) map[string]any {
+	s.t.Helper()
+	return s.run(append(args, "--config", s.file, "--json")...)
+}
+
+func (s *served) run(args ...string) map[string]any {
+	s.t.Helper()
 	var out, errs bytes.Buffer
-	if code := run(s.t.Context(), append(args, "--store", s.store, "--json"), nil, &out, &errs); code != 0 {
+	if code := run(s.t.Context(), args, nil, &out, &errs); code != 0 {
 		s.t.Fatalf("postern %s: exit code %d: %s", strings.Join(args, " "), code, &errs)
 	}
 	var object map[string]any
@@ -323,12 +334,12 @@ func (s *served) metric(prefix string) float64 {
 	return sum
 }
 
-// binary builds postern once for the tests that need it as a process.
+// binary is postern as a program: TestMain puts it on the path.
 func binary(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "postern")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build postern: %v\n%s", err, out)
+	path, err := exec.LookPath("postern")
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
