@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +64,7 @@ type Directory struct {
 	keys        atomic.Pointer[keyring]
 	generation  atomic.Uint64 // of keys; a cached verification is good for one generation
 	revocations revocations
-	readAt      atomic.Int64 // Unix nanoseconds of the last complete look at the feed; 0: never
+	readAt      atomic.Pointer[time.Time] // of the last complete look at the feed; nil: never
 
 	polling sync.Mutex // held while the feed is read and applied; never by readers
 	reload  bool       // under polling: what was read last is not in effect
@@ -170,7 +172,7 @@ func (d *Directory) CatchUp(ctx context.Context) error {
 	}
 	d.reload = false
 	d.revocations.prune(registry.At(started))
-	d.readAt.Store(started.UnixNano())
+	d.readAt.Store(&started)
 	return nil
 }
 
@@ -182,11 +184,7 @@ func (d *Directory) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range all {
-		if err := d.revocations.add(r); err != nil {
-			return err
-		}
-	}
+	d.revoke(all)
 	d.mu.Lock()
 	d.applied++
 	d.clients.Purge() // marks each dead
@@ -196,6 +194,7 @@ func (d *Directory) load(ctx context.Context) error {
 
 func (d *Directory) apply(ctx context.Context, changes []registry.Change) error {
 	reloadKeys := false
+	var revoked []registry.Revocation
 	for _, c := range changes {
 		switch c.Kind {
 		case registry.KindToken:
@@ -206,19 +205,26 @@ func (d *Directory) apply(ctx context.Context, changes []registry.Change) error 
 			if err != nil {
 				return err
 			}
-			if err := d.revocations.add(r); err != nil {
-				return err
-			}
+			revoked = append(revoked, r)
 		case registry.KindKey:
 			reloadKeys = true
 		case registry.KindClient, registry.KindOrganization, registry.KindAgreement:
 			d.drop(c)
 		}
 	}
+	d.revoke(revoked)
 	if reloadKeys {
 		return d.loadKeys(ctx)
 	}
 	return nil
+}
+
+// revoke takes revocations in. One that cannot be read must not keep the good ones out,
+// nor stop the feed: no token can have such an id.
+func (d *Directory) revoke(all []registry.Revocation) {
+	if err := d.revocations.add(all...); err != nil {
+		d.options.Log.Error("dropped revocations that name no token", "error", err)
+	}
 }
 
 // drop marks dead every held client that c is about.
@@ -299,13 +305,21 @@ func (d *Directory) Revoked(id uuid.UUID) bool { return d.revocations.has(id) }
 
 // Fresh reports whether the feed was read lately enough to trust what is known.
 func (d *Directory) Fresh(now time.Time) bool {
-	read := d.readAt.Load()
-	return read != 0 && (d.options.ServeStale || now.UnixNano()-read <= int64(d.options.MaxStaleness))
+	if d.readAt.Load() == nil {
+		return false
+	}
+	return d.options.ServeStale || d.Age(now) <= d.options.MaxStaleness
 }
 
-// Age is the time since the feed was last read completely.
+// Age is the time since the feed was last read completely. Where the wall clock and the
+// monotonic one disagree it is the longer: a clock that was set back must not make what
+// is old look new, nor a machine that slept.
 func (d *Directory) Age(now time.Time) time.Duration {
-	return max(0, time.Duration(now.UnixNano()-d.readAt.Load()))
+	read := d.readAt.Load()
+	if read == nil {
+		return math.MaxInt64
+	}
+	return max(0, now.Sub(*read), now.Round(0).Sub(read.Round(0)))
 }
 
 // Client returns the live state of a client: from memory, else from the store.
@@ -335,7 +349,11 @@ func (d *Directory) Reread(ctx context.Context, id string) (*Client, error) {
 		c := newClient(g)
 		d.mu.Lock()
 		if d.applied == before {
-			if old, ok := d.clients.Peek(id); ok {
+			if old, ok := d.clients.Get(id); ok {
+				if reflect.DeepEqual(old, c) { // whoever holds it need not ask again
+					d.mu.Unlock()
+					return old, nil
+				}
 				old.dead.Store(true)
 			}
 			d.clients.Add(id, c)

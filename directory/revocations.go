@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -33,27 +34,43 @@ func (r *revocations) has(id uuid.UUID) bool {
 	return ok
 }
 
-func (r *revocations) add(rev registry.Revocation) error {
-	id, err := uuid.Parse(rev.TokenID)
-	if err != nil {
-		return fmt.Errorf("revocation of token %q: %w", rev.TokenID, err)
+// add takes all in at once, so that each shard is copied once. What names no token is
+// left out and told of in the error: no token could have that id.
+func (r *revocations) add(all ...registry.Revocation) error {
+	if len(all) == 0 {
+		return nil
+	}
+	var bad error
+	ids := make([]uuid.UUID, len(all))
+	var byShard [256][]int
+	for i, rev := range all {
+		id, err := uuid.Parse(rev.TokenID)
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("revocation of token %q: %w", rev.TokenID, err))
+			continue
+		}
+		ids[i] = id
+		byShard[shardOf(id)] = append(byShard[shardOf(id)], i)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	slot := &r.shards[shardOf(id)]
-	next := make(map[uuid.UUID]registry.Time, 1)
-	if old := slot.Load(); old != nil {
-		if until, ok := (*old)[id]; ok && until >= rev.Until {
-			return nil
+	for shard, members := range byShard {
+		if len(members) == 0 {
+			continue
 		}
-		next = maps.Clone(*old)
+		old := r.shards[shard].Load()
+		next := make(map[uuid.UUID]registry.Time, len(members))
+		if old != nil {
+			next = maps.Clone(*old)
+		}
+		before := len(next)
+		for _, i := range members {
+			next[ids[i]] = max(next[ids[i]], all[i].Until)
+		}
+		r.count.Add(int64(len(next) - before))
+		r.shards[shard].Store(&next)
 	}
-	if _, ok := next[id]; !ok {
-		r.count.Add(1)
-	}
-	next[id] = rev.Until
-	slot.Store(&next)
-	return nil
+	return bad
 }
 
 // prune forgets what no token can need any more. It looks once a minute.
