@@ -49,13 +49,14 @@ tidy: ## Whether go.mod and go.sum say exactly what is needed
 	cd bench && go mod tidy -diff
 	cd tools && go mod tidy -diff
 
-schema: ## Make again what is generated: the JSON Schema of the configuration
+schema: ## Make again what is generated: the JSON Schema of the configuration, the README's tables
 	go generate ./...
+	go test -run TestReadmeTables . -update-readme
 
 check-all: lint tidy build test race fuzz ## All of the above that needs no network: before a submission
 
 kill: ## The durability tests with KILLS=1000 kills instead of the 20 of an ordinary run
-	POSTERN_KILLS=$(KILLS) go test -count=1 -timeout 3h -v -run '^TestRow16[456]' ./...
+	POSTERN_KILLS=$(KILLS) go test -count=1 -timeout 3h -v -run '^TestRow16[456]Kill' ./registry
 
 bench: ## postern beside its peers; more in bench/README.md
 	cd bench && go run .
