@@ -39,6 +39,14 @@ func newAdmin(p *postern, now func() time.Time) *admin {
 func (a *admin) metrics() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	for _, room := range a.rooms() {
+		r.MustRegister(room.Collectors()...)
+	}
+	return r
+}
+
+// rooms are those that count something.
+func (a *admin) rooms() []interface{ Collectors() []prometheus.Collector } {
 	rooms := []interface{ Collectors() []prometheus.Collector }{a.p.registry, a.p.directory, a.p.verifier, a.p.front}
 	if a.p.issuer != nil {
 		rooms = append(rooms, a.p.issuer)
@@ -46,10 +54,7 @@ func (a *admin) metrics() *prometheus.Registry {
 	if a.p.access != nil {
 		rooms = append(rooms, a.p.access)
 	}
-	for _, room := range rooms {
-		r.MustRegister(room.Collectors()...)
-	}
-	return r
+	return rooms
 }
 
 func buildInfo() prometheus.Collector {

@@ -106,6 +106,9 @@ func (r Reason) Index() int {
 // Status is the HTTP status code that goes with r unless a Refusal says otherwise.
 func (r Reason) Status() int { return table[r.Index()].status }
 
+// Message is the text for people that goes with r unless a Refusal says otherwise.
+func (r Reason) Message() string { return table[r.Index()].message }
+
 // Refusal is one answer that is not the upstream's.
 type Refusal struct {
 	Reason     Reason
