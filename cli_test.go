@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,45 @@ func TestEventsNameTheOperator(t *testing.T) {
 	}
 	if got := events[0]; got.Actor != e.actor() || got.Actor.Kind != "operator" || got.Actor.ID == "" || got.Action != "create" {
 		t.Errorf("event: %+v", got)
+	}
+}
+
+// TestStoreLocked: a store that another process holds is waited for, then told as what it is.
+func TestStoreLocked(t *testing.T) {
+	t.Parallel() // it waits for as long as the store does
+	path := filepath.Join(t.TempDir(), "postern.db")
+	var stdout, stderr bytes.Buffer
+	postern := func(args ...string) int {
+		stdout.Reset()
+		stderr.Reset()
+		return run(t.Context(), append(args, "--store", "sqlite:"+path), nil, &stdout, &stderr)
+	}
+	if code := postern("organization", "create", "--name", "Acme"); code != exitDone {
+		t.Fatalf("exit code %d: %s", code, &stderr)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	if code := postern("organization", "create", "--name", "Bits"); code != exitFailed || stdout.Len() > 0 ||
+		!strings.HasPrefix(stderr.String(), "postern: cannot create organization: open store: ") ||
+		!strings.HasSuffix(stderr.String(), "hint: another process may hold the store, or its disk may be full or read-only; see to that and try again\n") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, &stdout, &stderr)
+	}
+	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if code := postern("organization", "list", "--json"); code != exitDone || strings.Contains(stdout.String(), "Bits") {
+		t.Errorf("exit code %d, stdout %s, stderr %s", code, &stdout, &stderr)
 	}
 }
 
