@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,6 +12,11 @@ import (
 const (
 	maxBatch = 256  // tokens of one transaction
 	maxQueue = 4096 // tokens that wait for one; beyond that IssueToken refuses at once
+
+	// rest is the least time between two of the writer's transactions: SQLite has no queue for
+	// its write lock, and without a gap other processes (a revocation on the command line) would
+	// wait for luck. What is asked for meanwhile shares the next transaction.
+	rest = 500 * time.Microsecond
 
 	// markEvery is how often the last use of one secret is recorded at most.
 	markEvery = time.Minute
@@ -96,7 +100,9 @@ func (r *Registry) commitTokens() {
 	for {
 		select {
 		case i := <-r.queue:
+			time.Sleep(rest - time.Since(w.ended)) // real time, whatever Options.Now says: it is others who wait
 			w.commit(r.gather(i))
+			w.ended = time.Now()
 		case <-r.closing:
 			for {
 				select {
@@ -113,8 +119,6 @@ func (r *Registry) commitTokens() {
 // gather takes what else is waiting, up to one batch.
 func (r *Registry) gather(first *issue) []*issue {
 	batch := append(make([]*issue, 0, min(maxBatch, len(r.queue)+1)), first)
-	// Callers whose tokens were just stored are about to ask for the next ones.
-	runtime.Gosched()
 	for len(batch) < maxBatch {
 		select {
 		case i := <-r.queue:
@@ -130,6 +134,7 @@ func (r *Registry) gather(first *issue) []*issue {
 type writer struct {
 	r      *Registry
 	marked map[string]Time // when the last use of a secret was recorded by this process
+	ended  time.Time       // when the last transaction ended
 }
 
 // commit stores a batch and answers everyone in it.
