@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -97,7 +96,10 @@ type Front struct {
 
 	reaping sync.WaitGroup
 	stop    chan struct{}
-	stopped atomic.Bool
+
+	mu       sync.Mutex // of what follows
+	listener net.Listener
+	stopped  bool
 }
 
 // New checks o and builds a front.
@@ -148,13 +150,25 @@ func New(o Options) (*Front, error) {
 	return f, nil
 }
 
-// prefetch is how much content fasthttp reads before it calls us.
-const prefetch = 8 << 10
+const (
+	// prefetch is how much content fasthttp reads before it calls us, under the deadline
+	// of the head: as little as it can, so that no refusal waits for content.
+	prefetch = 1
+	// drained is how much content a refusal leaves for fasthttp to drop so that the
+	// connection can be kept; fasthttp itself gives up at 256 KiB.
+	drained = 8 << 10
+)
 
-// Serve answers on l until Shutdown. Call it once.
+// Serve answers on l until Shutdown, and closes it. Call it once.
 func (f *Front) Serve(l net.Listener) error {
-	f.reaping.Add(1)
-	go f.reap()
+	f.mu.Lock()
+	if f.stopped {
+		f.mu.Unlock()
+		return l.Close()
+	}
+	f.listener = l
+	f.reaping.Go(f.reap)
+	f.mu.Unlock()
 	if err := f.server.Serve(l); err != nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
@@ -164,10 +178,17 @@ func (f *Front) Serve(l net.Listener) error {
 // Shutdown stops accepting, lets the requests in flight finish until ctx ends, and
 // closes the connections to upstreams. It fails when some were still in flight.
 func (f *Front) Shutdown(ctx context.Context) error {
-	if f.stopped.Swap(true) {
+	f.mu.Lock()
+	again, l := f.stopped, f.listener
+	f.stopped = true
+	f.mu.Unlock()
+	if again {
 		return errors.New("shut down before")
 	}
 	err := f.server.ShutdownWithContext(ctx)
+	if l != nil {
+		_ = l.Close() // fasthttp closes it only once it accepts from it
+	}
 	close(f.stop)
 	f.reaping.Wait()
 	for _, r := range f.router.all {
@@ -178,7 +199,6 @@ func (f *Front) Shutdown(ctx context.Context) error {
 
 // reap closes connections to upstreams that were idle for too long. It ends with Shutdown.
 func (f *Front) reap() {
-	defer f.reaping.Done()
 	tick := time.NewTicker(upstreamIdle / 3)
 	defer tick.Stop()
 	for {

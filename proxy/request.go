@@ -117,8 +117,8 @@ func (f *Front) judge(ctx *fasthttp.RequestCtx, x *exchange) (refusal answer.Ref
 }
 
 // findRoute sets x.route. An upstream may read an encoded slash as a slash, or drop
-// path parameters; where such a reading would reach a route that needs a client and
-// ours a public one, the request is refused.
+// path parameters; where such a reading would reach another route, one that needs a
+// client or does not have the method, the request is refused.
 func (f *Front) findRoute(x *exchange) (refusal answer.Refusal, ok bool) {
 	h := &x.head
 	path, isPlain := h.path, plain(h.path)
@@ -134,12 +134,13 @@ func (f *Front) findRoute(x *exchange) (refusal answer.Refusal, ok bool) {
 	if !allowed {
 		return answer.Refusal{Reason: answer.MethodNotAllowed, Allow: rt.allow}, false
 	}
-	if isPlain || rt.Access == Client {
+	if isPlain {
 		return refusal, true
 	}
 	for _, other := range []reading{{slashes: true}, {parameters: true}, {slashes: true, parameters: true}} {
 		x.path = other.read(x.path[:0], h.path)
-		if alt, _, found := f.router.find(h.host, x.path, h.method); found && alt.Access == Client {
+		alt, allowed, found := f.router.find(h.host, x.path, h.method)
+		if found && alt != rt && (alt.Access == Client || !allowed) {
 			return malformed("the request target is malformed or ambiguous"), false
 		}
 	}
@@ -176,10 +177,10 @@ func (f *Front) expect(ctx *fasthttp.RequestCtx) (status int) {
 	return ctx.Response.StatusCode()
 }
 
-// refuse answers with r and settles the exchange. What is left of the content is not
-// read: the connection is closed, so that it cannot be taken for a request.
+// refuse answers with r and settles the exchange. Unless little content is left, it is
+// not read: the connection is closed, so that it cannot be taken for a request.
 func (f *Front) refuse(ctx *fasthttp.RequestCtx, x *exchange, r answer.Refusal) {
-	if x.head.chunked || x.head.contentLength > prefetch {
+	if x.head.chunked || x.head.contentLength > drained {
 		r.Close = true
 	}
 	f.settle(ctx, x, answer.Refuse(ctx, r, string(x.requestID), f.now()))
