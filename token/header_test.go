@@ -271,6 +271,7 @@ func TestRow025Base64(t *testing.T) {
 			func(p string) string { return p + "==" },
 			func(p string) string { return p + strings.Repeat("=", (4-len(p)%4)%4) + "\n" },
 			func(p string) string { return p + "\n" },
+			func(p string) string { return p + "\r" },
 			func(p string) string { return p + "\r\n" },
 			func(p string) string { return p[:10] + "\n" + p[10:] },
 			func(p string) string { return p[:4] + "\n\n\n\n" + p[4:] },

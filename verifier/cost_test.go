@@ -43,20 +43,20 @@ func fill(w *world, n, scopes int) {
 	_, generation := w.directory.Keys()
 	for i := range n {
 		c := w.claims("client-a", "organization-a")
-		e := &entry{
+		w.verifier.keep(&entry{
 			token: c.ID, expires: c.Expires, generation: generation, client: client,
 			sum: digest([]byte(fmt.Sprint("token ", i))), scope: w.verifier.scopes.share(fmt.Sprintf("scope:%06d:read", i%scopes)),
-		}
-		for !w.verifierHas(e) {
-			w.verifier.keep(e, start)
+		}, start)
+		if i%1000 == 999 { // ristretto drops what it cannot queue
 			w.verifier.cache.Wait()
 		}
 	}
-}
-
-func (w *world) verifierHas(e *entry) bool {
-	got, ok := w.verifier.cache.Get(w.verifier.hash(e.sum))
-	return ok && got == e
+	w.verifier.cache.Wait()
+	for i := range n {
+		if _, ok := w.verifier.cache.Get(w.verifier.hash(digest([]byte(fmt.Sprint("token ", i))))); !ok {
+			w.Fatalf("token %d is not in the cache", i)
+		}
+	}
 }
 
 // What an entry is counted as must be what it takes: less would break the promise of
@@ -138,12 +138,7 @@ func BenchmarkVerifyHit(b *testing.B) {
 			raws := make([][]byte, live)
 			for i := range raws {
 				raws[i] = w.sign(w.claims("client-a", "organization-a"))
-				for !w.held(raws[i]) {
-					if _, err := w.verifier.Verify(raws[i], start); err != nil {
-						b.Fatal(err)
-					}
-					w.verifier.cache.Wait()
-				}
+				w.accept(raws[i], start)
 			}
 			b.ReportAllocs()
 			i := 0

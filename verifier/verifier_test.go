@@ -230,7 +230,11 @@ func TestRow028LargeTokens(t *testing.T) {
 		}
 		w.mustBe(w.accept(raw, start), c)
 	}
+	misses := w.counted("postern_cache_misses_total", "")
 	w.refuse([]byte(strings.Repeat(".", token.MaxSize+1)), start, token.Malformed)
+	if n := w.counted("postern_cache_misses_total", ""); n != misses {
+		t.Error("what is too long for a token was hashed")
+	}
 }
 
 func TestRow038Revoked(t *testing.T) {
