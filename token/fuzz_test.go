@@ -15,8 +15,8 @@ import (
 )
 
 // FuzzVerify signs whatever header and claims it is given, so that the reading is what
-// is tried, and also verifies the three texts as they are. What Verify accepts must say the same to golang-jwt at its
-// strictest, and must survive being issued again.
+// is tried, and also verifies the three texts as they are. What Verify accepts must say
+// the same to golang-jwt at its strictest, and must survive being issued again.
 func FuzzVerify(f *testing.F) {
 	// The same key in every process: the seeds name it.
 	k, err := newSigningKey(EdDSA, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))

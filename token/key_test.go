@@ -12,6 +12,8 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 func marshal(t *testing.T, private any) []byte {
@@ -258,5 +260,60 @@ func TestSigningKeyPrintsNothing(t *testing.T) {
 	text, err := json.Marshal(k)
 	if err != nil || string(text) != `{}` {
 		t.Errorf("JSON: %s, %v", text, err)
+	}
+}
+
+func TestRow049NoSymmetricKeys(t *testing.T) {
+	// A remote set: what is symmetric is ignored, whatever it calls itself, and what is signed with it is refused.
+	ours := newKey(t, ES256)
+	for _, jwk := range []string{
+		`{"kty":"oct","kid":"hs","alg":"HS256","k":"c2VjcmV0"}`, `{"kty":"oct","kid":"hs","k":"c2VjcmV0"}`,
+		`{"kty":"oct","kid":"hs","alg":"ES256","k":"c2VjcmV0"}`, `{"kty":"EC","crv":"P-256","kid":"hs","alg":"HS256","k":"c2VjcmV0"}`,
+	} {
+		keys, dropped, err := ParseJWKSet([]byte(with(t, string(NewKeySet(ours.Public()).Document()), `]}`, `,`+jwk+`]}`)))
+		if err != nil || len(keys) != 1 || keys[0].ID != ours.ID() || len(dropped) != 1 || strings.Contains(dropped[0].Error(), "c2VjcmV0") {
+			t.Fatalf("%s: got %v, %v, %v", jwk, keys, dropped, err)
+		}
+		input := encode(`{"alg":"HS256","kid":"hs","typ":"at+jwt"}`) + "." + encode(goodBody())
+		signature, err := jwt.SigningMethodHS256.Sign(input, []byte("secret"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := input + "." + encode(string(signature))
+		if c, err := Verify([]byte(raw), NewKeySet(keys...), expect, start); err != error(UnknownKey) {
+			t.Errorf("%s: got %+v, %v", jwk, c, err)
+		}
+	}
+	// Our own set: the numbers of the private key are not in it.
+	for _, a := range algorithms {
+		k := newKey(t, a)
+		var secrets [][]byte
+		switch private := k.private.(type) {
+		case *ecdsa.PrivateKey:
+			d, err := private.Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			secrets = append(secrets, d)
+		case *rsa.PrivateKey:
+			secrets = append(secrets, private.D.Bytes(), private.Primes[0].Bytes(), private.Primes[1].Bytes())
+		case ed25519.PrivateKey:
+			secrets = append(secrets, private.Seed())
+		}
+		document := string(NewKeySet(k.Public()).Document())
+		for _, s := range secrets {
+			if strings.Contains(document, encode(string(s))) {
+				t.Errorf("%s: the JWK Set holds a secret", a)
+			}
+		}
+		var set struct{ Keys []map[string]any }
+		if err := json.Unmarshal([]byte(document), &set); err != nil || len(set.Keys) != 1 {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "k"} {
+			if set.Keys[0][name] != nil {
+				t.Errorf("%s: the JWK Set has a member %s", a, name)
+			}
+		}
 	}
 }
