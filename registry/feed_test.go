@@ -2,13 +2,12 @@ package registry
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // poll is Poll for tests: the changes as "seq kind", or "reset".
@@ -257,7 +256,19 @@ func TestFeedGoesOnAfterAnError(t *testing.T) {
 	if got := poll(t, feed); got != "[3 client]" {
 		t.Errorf("the next look: %q", got)
 	}
-	if d := cmp.Diff("", poll(t, feed)); d != "" {
-		t.Error(d)
+
+	// The connection breaks.
+	_ = feed.conn.Raw(func(any) error { return driver.ErrBadConn })
+	if err := r.EnableClient(context.Background(), operator, c.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := feed.Poll(context.Background()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("error is %v", err)
+	}
+	if got := poll(t, feed); got != "[4 client]" {
+		t.Errorf("on another connection: %q", got)
+	}
+	if got := poll(t, feed); got != "" {
+		t.Errorf("nothing new: %q", got)
 	}
 }

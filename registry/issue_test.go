@@ -258,7 +258,7 @@ func TestRow163LockedStore(t *testing.T) {
 	unlock := lockStore(t, r)
 	started := time.Now()
 	var wait sync.WaitGroup
-	for range 600 { // more than two batches
+	for range 8 * maxBatch {
 		wait.Go(func() {
 			if err := r.IssueToken(ctx, newToken(t, time.Now(), c), ""); !errors.Is(err, ErrUnavailable) {
 				t.Errorf("error is %v, want ErrUnavailable", err)
@@ -275,6 +275,10 @@ func TestRow163LockedStore(t *testing.T) {
 	wait.Wait()
 	if took := time.Since(started); took > 4*time.Second {
 		t.Errorf("the last one was told after %v", took)
+	}
+	// Who waits behind a batch that failed is told with it, and does not try the lock again.
+	if n := samples(t, r)["issue_batch unavailable"]; n > 4 {
+		t.Errorf("%d transactions waited for the lock, want 1 or 2", n)
 	}
 	if err := r.DisableClient(ctx, operator, c.ID); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("DisableClient: error is %v", err)
@@ -391,6 +395,49 @@ func TestCloseWhileIssuing(t *testing.T) {
 			t.Errorf("acknowledged token %s: %v", id, err)
 		}
 	}
+}
+
+// What waits in the queue when Close is called is stored, not dropped.
+func TestCloseStoresWhatWaits(t *testing.T) {
+	r := open(t, file(t))
+	c, _ := newClient(t, r)
+	unlock := lockStore(t, r)
+	defer unlock()
+	const many = 4 * maxBatch
+	results := make(chan error, many)
+	for n := range many {
+		go func() { results <- r.IssueToken(context.Background(), newToken(t, time.Now(), c), "") }()
+		for n == 0 && r.engine.write.Stats().InUse == 0 { // the writer has taken the first, alone
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for len(r.queue) < many-1 {
+		time.Sleep(time.Millisecond)
+	}
+	closed := make(chan error)
+	go func() { closed <- r.Close() }()
+	<-r.closing
+	unlock()
+	for range many {
+		if err := <-results; err != nil {
+			t.Errorf("one that waited: %v", err)
+		}
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
+
+// A token that comes into the queue when the writer has just returned is answered.
+func TestTooLateForTheWriter(t *testing.T) {
+	r := open(t, file(t))
+	c, _ := newClient(t, r)
+	late := &Registry{options: r.options, engine: r.engine, metrics: newMetrics(), queue: make(chan *issue, 1), stopped: make(chan struct{})}
+	close(late.stopped)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := late.IssueToken(ctx, newToken(t, time.Now(), c), "")
+	wants(t, "late", err, ErrUnavailable, "the store is closed")
 }
 
 func TestRow162DiskFull(t *testing.T) {

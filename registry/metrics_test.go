@@ -10,38 +10,17 @@ import (
 func TestMetricsCountQueries(t *testing.T) {
 	ctx := context.Background()
 	r := open(t, file(t))
-	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(r.Collectors()...)
-	series := 0
-	count := func(operation, outcome string) uint64 {
-		t.Helper()
-		families, err := reg.Gather()
-		if err != nil || len(families) != 1 || families[0].GetName() != "postern_store_duration_seconds" {
-			t.Fatalf("gathered %v, %v", families, err)
-		}
-		if n := len(families[0].Metric); series == 0 {
-			series = n
-		} else if n != series {
-			t.Errorf("%d series, before %d", n, series)
-		}
-		for _, m := range families[0].Metric {
-			labels := make(map[string]string)
-			for _, l := range m.GetLabel() {
-				labels[l.GetName()] = l.GetValue()
-			}
-			if labels["operation"] == operation && labels["outcome"] == outcome {
-				return m.Histogram.GetSampleCount()
-			}
-		}
-		t.Fatalf("there is no %s, %s", operation, outcome)
-		return 0
-	}
+	series := len(samples(t, r))
 	f := func(operation, outcome string, want uint64, do func()) {
 		t.Helper()
-		before := count(operation, outcome)
+		before := samples(t, r)[operation+" "+outcome]
 		do()
-		if got := count(operation, outcome) - before; got != want {
+		after := samples(t, r)
+		if got := after[operation+" "+outcome] - before; got != want {
 			t.Errorf("%s, %s: counted %d, want %d", operation, outcome, got, want)
+		}
+		if len(after) != series {
+			t.Errorf("%d series, before %d", len(after), series)
 		}
 	}
 	var c Client
@@ -64,4 +43,24 @@ func TestMetricsCountQueries(t *testing.T) {
 	feed := must(r.Feed(ctx))(t)
 	defer feed.Close()
 	f("poll", "ok", 2, func() { poll(t, feed); poll(t, feed) })
+}
+
+// samples counts what postern_store_duration_seconds has seen, by "operation outcome".
+func samples(t *testing.T, r *Registry) map[string]uint64 {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(r.Collectors()...)
+	families, err := reg.Gather()
+	if err != nil || len(families) != 1 || families[0].GetName() != "postern_store_duration_seconds" {
+		t.Fatalf("gathered %v, %v", families, err)
+	}
+	all := make(map[string]uint64)
+	for _, m := range families[0].Metric {
+		labels := make(map[string]string)
+		for _, l := range m.GetLabel() {
+			labels[l.GetName()] = l.GetValue()
+		}
+		all[labels["operation"]+" "+labels["outcome"]] = m.Histogram.GetSampleCount()
+	}
+	return all
 }
