@@ -1,9 +1,5 @@
 # What one types while working on postern; `make` alone lists it. .ci/run calls these too, so that a check has one home.
 
-# A pipe fails when any part of it does.
-SHELL = /bin/bash
-.SHELLFLAGS = -euo pipefail -c
-
 FUZZTIME ?= 30s
 KILLS    ?= 1000
 IMAGE    ?= postern
@@ -28,12 +24,7 @@ race: ## All tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout 20m ./...
 
 fuzz: ## Each fuzz target for FUZZTIME=30s, one after the other
-	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { names = names " " $$1; next } \
-	    $$1 == "ok" { n = split(names, name, " "); for (i = 1; i <= n; i++) print $$2, name[i]; names = "" }' | \
-	while read -r package name; do \
-	    echo "--- $$package $$name"; \
-	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
-	done
+	tools/fuzz $(FUZZTIME)
 
 lint: ## gofmt, go vet and staticcheck, on both modules
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
