@@ -46,7 +46,7 @@ schema: ## Make again what is generated: the JSON Schema of the configuration, t
 
 check-all: lint tidy build test race fuzz ## All of the above that needs no network: before a submission
 
-kill: ## The durability tests with KILLS=1000 kills instead of the 20 of an ordinary run
+kill: ## The durability tests with KILLS=1000 kills instead of the few of an ordinary run
 	POSTERN_KILLS=$(KILLS) go test -count=1 -timeout 3h -v -run '^TestRow16[456]Kill' ./registry
 
 bench: ## postern beside its peers; more in bench/README.md
