@@ -58,13 +58,10 @@ func (a *admin) rooms() []interface{ Collectors() []prometheus.Collector } {
 }
 
 func buildInfo() prometheus.Collector {
-	version, goVersion := "unknown", "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version, goVersion = info.Main.Version, info.GoVersion
-	}
+	b := builtFrom(debug.ReadBuildInfo())
 	g := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "postern_build_info", Help: "Always 1; the labels say what is running.",
-		ConstLabels: prometheus.Labels{"version": version, "go_version": goVersion},
+		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go_version": b.Go},
 	})
 	g.Set(1)
 	return g
