@@ -99,6 +99,15 @@ func TestBackoff(t *testing.T) {
 	at -= 2 * time.Hour // and one that went back
 	f(here, 0)
 
+	// What was counted on a clock that went back counts no more.
+	b = newBackoff(rand.Reader, epoch)
+	for range 3 {
+		for range backoffFailures / 2 {
+			f(here, 0)
+		}
+		at -= time.Hour
+	}
+
 	// Nine a minute are nobody's attack.
 	b = newBackoff(rand.Reader, epoch)
 	for range 5 {

@@ -28,8 +28,9 @@ func strange(t testing.TB) secret.Secret {
 	return s
 }
 
-// canonical is everything of an answer but its time.
+// canonical is everything of an answer but when it was given.
 func canonical(r reply) string {
+	r.Header.Del("Date")
 	head := fmt.Sprint(r.Status, r.ContentLength, r.TransferEncoding, r.Header)
 	return head + regexp.MustCompile(`"timestamp":\d{13}`).ReplaceAllString(r.body, `"timestamp":T`)
 }
@@ -122,6 +123,9 @@ func TestRow074HostileClientID(t *testing.T) {
 		t.Run(fmt.Sprintf("%.20s", id), func(t *testing.T) {
 			text := strings.ReplaceAll(id, `" ;`, `\" ;`)
 			w.want(w.ask(`{"client_id":"`+text+`","client_secret":"`+w.secret.Reveal()+`"}`), 401, answer.InvalidClient)
+			if n := w.store.grants.Load(); n != 0 { // an engine may refuse a NUL, and that would be 503
+				t.Errorf("the store was read %d times", n)
+			}
 		})
 	}
 }

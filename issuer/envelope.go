@@ -8,16 +8,25 @@ import (
 	"postern/registry"
 )
 
-// writeIssued answers with a token's record and the token, in the guide's envelope.
-func writeIssued(ctx *fasthttp.RequestCtx, t registry.Token, jws, requestID string, now registry.Time) {
+// begin starts an answer that is not a refusal. What the server set up for an upstream's
+// answer is undone first: ours has a Date (RFC 9110 §6.6.1).
+func begin(ctx *fasthttp.RequestCtx, status int, contentType, cacheControl, requestID string) *fasthttp.Response {
 	res := &ctx.Response
-	res.SetStatusCode(fasthttp.StatusCreated)
-	res.Header.Set("Content-Type", "application/json")
-	res.Header.Set("Cache-Control", "no-store") // RFC 6749 §5.1
-	res.Header.Set("Pragma", "no-cache")
+	res.Reset()
+	res.Header.SetNoDefaultContentType(true)
+	res.SetStatusCode(status)
+	res.Header.Set("Content-Type", contentType)
+	res.Header.Set("Cache-Control", cacheControl)
 	if requestID != "" {
 		res.Header.Set("X-Request-Id", requestID)
 	}
+	return res
+}
+
+// writeIssued answers with a token's record and the token, in the guide's envelope.
+func writeIssued(ctx *fasthttp.RequestCtx, t registry.Token, jws, requestID string, now registry.Time) {
+	res := begin(ctx, fasthttp.StatusCreated, "application/json", "no-store", requestID) // RFC 6749 §5.1
+	res.Header.Set("Pragma", "no-cache")
 	res.SetBodyRaw(appendIssued(make([]byte, 0, 512+len(jws)), t, jws, now))
 }
 

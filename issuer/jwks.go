@@ -17,15 +17,9 @@ func (i *Issuer) jwks(ctx *fasthttp.RequestCtx, requestID string) answer.Reason 
 		// Nothing was loaded yet: an empty set that others keep for minutes would be a lie.
 		return i.refuse(ctx, answer.Refusal{Reason: answer.Unavailable, Close: hasBody(ctx)}, requestID)
 	}
-	res := &ctx.Response
-	res.Header.Set("Content-Type", "application/jwk-set+json")
-	res.Header.Set("Cache-Control", "public, max-age=300")
-	if requestID != "" {
-		res.Header.Set("X-Request-Id", requestID)
-	}
+	begin(ctx, fasthttp.StatusOK, "application/jwk-set+json", "public, max-age=300", requestID).SetBodyRaw(keys.Document())
 	if hasBody(ctx) {
-		ctx.SetConnectionClose()
+		ctx.SetConnectionClose() // nobody reads it, so nothing behind it may be taken for a request
 	}
-	res.SetBodyRaw(keys.Document())
 	return answer.OK
 }

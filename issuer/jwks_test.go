@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"postern/answer"
+	"postern/directory"
 	"postern/registry"
 	"postern/token"
 )
@@ -30,6 +31,10 @@ func TestJWKSet(t *testing.T) {
 	if set, dropped, err := token.ParseJWKSet(keys.Document()); err != nil || len(set) != 1 || len(dropped) != 0 {
 		t.Errorf("%d keys, dropped %v, %v", len(set), dropped, err)
 	}
+	r := w.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+	if reason := <-w.served; reason != answer.OK || !r.closed {
+		t.Errorf("with content: %s, closed %t", reason, r.closed)
+	}
 	for _, method := range []string{"POST", "OPTIONS", "DELETE"} {
 		r := w.send(method + target)
 		w.want(r, 405, answer.MethodNotAllowed)
@@ -38,6 +43,18 @@ func TestJWKSet(t *testing.T) {
 		}
 	}
 }
+
+// Before anything was loaded an empty set would be kept by others for minutes.
+func TestJWKSetWithoutKeys(t *testing.T) {
+	w := start(t, registry.Terms{})
+	w.issuer.directory = noKeys{w.directory}
+	w.want(w.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: a\r\n\r\n"), 503, answer.Unavailable)
+}
+
+// noKeys is a directory before its first load.
+type noKeys struct{ *directory.Directory }
+
+func (noKeys) Keys() (*token.KeySet, uint64) { return token.NewKeySet(), 0 }
 
 // What is served there verifies what is issued here, and holds nothing that signs.
 func TestRow049JWKSetHoldsNoSecret(t *testing.T) {

@@ -25,7 +25,7 @@ var lookalikes = []string{
 
 var strangers = []string{
 	"/", "", "/oauth", "/oauth/", "/oauth/tokens", "/oauth/toke", "/oauth/token2", "/oauthtoken", "/oauth/xtoken", "/x/oauth/token", "/oauth/x/token",
-	"/oauth%252ftoken", "/%256fauth/token", "/oauth/token%20", "/oauth/token.", "/oauth/token%", "/oauth/tok%zzen", "/oauth/../token", "/token",
+	"/oauth%252ftoken", "/%256fauth/token", "/oauth/token%20", "/oauth/token.", "/oauth/token%", "/oauth/tok%zzen", "/oauth/../token", "/oauth/../x/token", "/token",
 	"/oauth/.token", "/oauth/...", "/oauth/..;/token", "/.well-known/jwks.json/", "/.well-known/JWKS.json", "/.well-known/jwks.json;x", "/.well-known/%6awks.json",
 	"/.well-known/oauth-authorization-server", "/x/..;y/z/oauth/token", "/api/v1/tracks/4711", strings.Repeat("/a", 4000) + "%", strings.Repeat("/..", 2000),
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,14 +17,14 @@ import (
 // pruned is a store that is only pruned.
 type pruned struct {
 	at   []time.Time
-	fail bool
+	fail atomic.Bool
 }
 
 func (p *pruned) IssueToken(context.Context, registry.Token, string) error { panic("not here") }
 
 func (p *pruned) Prune(_ context.Context, now registry.Time) (int, error) {
 	p.at = append(p.at, now.Time())
-	if p.fail {
+	if p.fail.Load() {
 		return 0, registry.ErrUnavailable
 	}
 	return 3, nil
@@ -44,17 +45,22 @@ func TestRunPrunesEachMinute(t *testing.T) {
 
 		time.Sleep(firstPrune + 2*pruneEvery)
 		synctest.Wait()
-		if len(store.at) != 3 || !store.at[0].Equal(began.Add(firstPrune)) || !store.at[2].Equal(began.Add(firstPrune+2*pruneEvery)) {
-			t.Errorf("pruned at %v", store.at)
-		}
-		store.fail = true
+		store.fail.Store(true)
 		time.Sleep(3 * pruneEvery)
 		synctest.Wait()
-		store.fail = false
+		store.fail.Store(false)
 		time.Sleep(pruneEvery)
 		synctest.Wait()
 		cancel()
 		<-done
+		if len(store.at) != 7 {
+			t.Errorf("pruned %d times, want 7", len(store.at))
+		}
+		for n, at := range store.at {
+			if want := began.Add(firstPrune + time.Duration(n)*pruneEvery); !at.Equal(want) {
+				t.Errorf("pruned at %s, want %s", at, want)
+			}
+		}
 		if told, over := strings.Count(log.String(), "level=ERROR"), strings.Count(log.String(), "level=INFO"); told != 1 || over != 1 {
 			t.Errorf("one outage was told %d times and its end %d times:\n%s", told, over, log.String())
 		}

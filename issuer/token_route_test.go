@@ -43,6 +43,9 @@ func TestRow069OwnRoute(t *testing.T) {
 			t.Errorf("%s: %q, want %q", field, got, want)
 		}
 	}
+	if _, err := http.ParseTime(r.Header.Get("Date")); err != nil {
+		t.Errorf("Date: %v", err)
+	}
 
 	got, claims := w.wantIssued(r)
 	if got.Status != 201 || got.Timestamp < got.Data.IssuedAt || got.Timestamp > after || got.Data.IssuedAt < before {
@@ -159,6 +162,12 @@ func TestRow053MediaType(t *testing.T) {
 	f("application/problem+json", false)
 	f("application/x-www-form-urlencoded", false)
 	f("multipart/form-data; boundary=application/json", false)
+
+	r := w.send("POST " + testPath + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+	w.want(r, 415, answer.UnsupportedMediaType)
+	if !r.closed {
+		t.Error("the chunks were not read and the connection stays open")
+	}
 }
 
 func TestRow054TooLarge(t *testing.T) {
