@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -36,6 +37,9 @@ func (t *Time) Scan(v any) error {
 	}
 	return nil
 }
+
+// later is t plus d in the store's unit.
+func (t Time) later(d time.Duration) Time { return t + Time(d.Milliseconds()) }
 
 // nullable stores "" as NULL.
 func nullable(s string) any {

@@ -2,8 +2,9 @@ package registry
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -147,22 +148,20 @@ func (w *writer) commit(batch []*issue) {
 		}
 		live = append(live, i)
 	}
-	if len(live) == 0 {
-		return
-	}
-	err := w.store(live)
-	if err == nil || len(live) == 1 || w.r.unavailable(err) {
+	for len(live) > 0 {
+		bad, err := w.store(live)
+		if bad >= 0 { // the others have nothing to do with it
+			live[bad].result <- err
+			live = slices.Delete(live, bad, bad+1)
+			continue
+		}
 		for _, i := range live {
 			i.result <- err
 		}
-		if err != nil && w.r.unavailable(err) {
+		if err != nil {
 			w.refuse(err)
 		}
 		return
-	}
-	// One row is bad. Whose it is only a transaction of its own tells on every engine.
-	for _, i := range live {
-		i.result <- w.store([]*issue{i})
 	}
 }
 
@@ -175,50 +174,43 @@ func (w *writer) refuse(err error) {
 	}
 }
 
-// store is one transaction.
-func (w *writer) store(batch []*issue) (err error) {
+// store is one transaction. When a row cannot be stored, bad says which, and nothing is; bad
+// is -1 otherwise.
+func (w *writer) store(batch []*issue) (bad int, err error) {
 	defer w.r.observe(opBatch, w.r.options.Now(), &err)
 	// Of all callers, and so of none: the engine bounds the wait.
 	ctx := context.Background()
 	tx, err := w.r.engine.begin(ctx)
 	if err != nil {
-		return w.r.fault("begin", err)
+		return -1, w.r.fault("issue token", err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback() // after a commit there is nothing to roll back
 	insert, mark := tx.StmtContext(ctx, w.r.insertToken), tx.StmtContext(ctx, w.r.markUsed)
 	used := make(map[string]Time)
-	for _, i := range batch {
+	for n, i := range batch {
 		t := &i.token
 		_, err := insert.ExecContext(ctx, t.ID, t.SubjectType, t.SubjectID, t.OrganizationID, nullable(t.IssuerType), nullable(t.IssuerID),
 			t.Scope, t.KeyID, int64(t.IssuedAt), int64(t.ExpiresAt))
-		if w.r.engine.duplicate(err) {
-			return conflict("a token with this id is there already")
+		if err == nil && i.secretID != "" && t.IssuedAt >= max(w.marked[i.secretID], used[i.secretID]).later(markEvery) {
+			used[i.secretID] = t.IssuedAt
+			_, err = mark.ExecContext(ctx, int64(t.IssuedAt), i.secretID, int64(t.IssuedAt.later(-markEvery)))
 		}
-		if err != nil {
-			return w.r.fault("store token", err)
-		}
-		if i.secretID == "" || t.IssuedAt < max(w.marked[i.secretID], used[i.secretID]).later(markEvery) {
-			continue
-		}
-		used[i.secretID] = t.IssuedAt
-		if err := w.mark(ctx, mark, i); err != nil {
-			return w.r.fault("mark secret", err)
+		switch {
+		case err == nil:
+		case w.r.engine.duplicate(err):
+			return n, conflict("a token with this id is there already")
+		case w.r.unavailable(err):
+			return -1, w.r.fault("issue token", err)
+		default:
+			return n, w.r.fault("issue token", err)
 		}
 	}
 	if err := tx.Commit(); err != nil {
-		return w.r.fault("commit", err)
+		return -1, w.r.fault("issue token", err)
 	}
 	if len(w.marked) > 10*maxQueue {
 		clear(w.marked) // the statement has the same condition: forgetting costs a look-up
 	}
-	for id, at := range used {
-		w.marked[id] = at
-	}
-	return nil
-}
-
-func (w *writer) mark(ctx context.Context, mark *sql.Stmt, i *issue) error {
-	at := i.token.IssuedAt
-	_, err := mark.ExecContext(ctx, int64(at), i.secretID, int64(at.later(-markEvery)))
-	return err
+	maps.Copy(w.marked, used)
+	return -1, nil
 }

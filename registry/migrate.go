@@ -21,7 +21,7 @@ func migrations() (fs.FS, error) { return fs.Sub(embedded, "migrations") }
 // migrate brings the tables up to this version. conn holds the write lock and goes on
 // holding it, so that processes that start at once take turns, and so that several
 // migrations are done as a whole or not at all.
-func migrate(ctx context.Context, conn *sql.Conn, files fs.FS) error {
+func migrate(ctx context.Context, conn *sql.Conn, dialect goose.Dialect, files fs.FS) error {
 	return conn.Raw(func(driverConn any) error {
 		c, ok := driverConn.(driver.Conn)
 		if !ok {
@@ -30,7 +30,7 @@ func migrate(ctx context.Context, conn *sql.Conn, files fs.FS) error {
 		db := sql.OpenDB(nested{c})
 		defer db.Close()
 		db.SetMaxOpenConns(1)
-		p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+		p, err := goose.NewProvider(dialect, db, files, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"database/sql"
-	"time"
 )
 
 // tx is one transaction and the moment that it stands for, taken once it holds the write
@@ -29,7 +28,7 @@ func (r *Registry) mutate(ctx context.Context, doing string, a Actor, f func(tx 
 	if err != nil {
 		return r.fault(doing, err)
 	}
-	defer inner.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer inner.Rollback() // after a commit there is nothing to roll back
 	tx := &tx{inner, r.now()}
 	d, err := f(tx)
 	if err == nil && d != nil {
@@ -84,6 +83,3 @@ func (r *Registry) Events(ctx context.Context, limit int) (events []Event, err e
 
 // defaultLimit is how many lines a list has when its caller does not say.
 const defaultLimit = 100
-
-// later is t plus d in the store's unit.
-func (t Time) later(d time.Duration) Time { return t + Time(d.Milliseconds()) }

@@ -231,7 +231,7 @@ func TestFailedMigrationLeavesNothing(t *testing.T) {
 	if err := r.engine.lock(ctx, conn); err != nil {
 		t.Fatal(err)
 	}
-	err := migrate(ctx, conn, files)
+	err := migrate(ctx, conn, r.engine.dialect(), files)
 	if err == nil || !strings.Contains(err.Error(), "version:3") {
 		t.Errorf("error is %v", err)
 	}

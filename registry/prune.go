@@ -55,7 +55,7 @@ func (r *Registry) sweep(ctx context.Context, query string, args ...any) (int, e
 	if err != nil {
 		return 0, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	defer tx.Rollback() // after a commit there is nothing to roll back
 	if result, err = tx.ExecContext(ctx, query, args...); err != nil {
 		return 0, err
 	}

@@ -128,7 +128,7 @@ func (r *Registry) initialize(ctx context.Context, conn *sql.Conn) (wrapped bool
 	if err != nil {
 		return false, err
 	}
-	if err := migrate(ctx, conn, files); err != nil {
+	if err := migrate(ctx, conn, r.engine.dialect(), files); err != nil {
 		return false, err
 	}
 	epoch, err := r.newID()

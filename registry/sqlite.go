@@ -246,6 +246,9 @@ func (e *engine) unlock(ctx context.Context, conn *sql.Conn, commit bool) error 
 	return err
 }
 
+// dialect is for the migrations.
+func (e *engine) dialect() goose.Dialect { return goose.DialectSQLite3 }
+
 // scrub moves what was overwritten out of the journal, where its old text still is.
 func (e *engine) scrub(ctx context.Context) error {
 	_, err := e.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
