@@ -167,6 +167,33 @@ func TestEnvironmentReachesEverySetting(t *testing.T) {
 	}
 }
 
+func TestEnvironmentMustBeText(t *testing.T) {
+	_, err := Load(Source{Upstream: "http://127.0.0.1:3000", Environ: []string{"POSTERN_STORE_FILE=", "POSTERN_STORE=sqlite:\xff"}})
+	if diff := cmp.Diff([]string{"POSTERN_STORE: store: the value is not UTF-8: write it in UTF-8"}, lines(err)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What the issuer's URL is, when the front's port is not known yet, is for the caller.
+func TestIssuerURL(t *testing.T) {
+	f := func(listen, url, audience, wantURL, wantAudience string) {
+		t.Helper()
+		c, err := Load(Source{Upstream: "http://127.0.0.1:3000", Flags: map[string]string{
+			"front.listen": listen, "issuer.url": url, "issuer.audience": audience,
+		}})
+		if err != nil || c.Issuer.URL != wantURL || c.Issuer.Audience != wantAudience {
+			t.Errorf("on %s it is %q for %q, %v", listen, c.Issuer.URL, c.Issuer.Audience, err)
+		}
+	}
+	f("127.0.0.1:8080", "", "", "http://127.0.0.1:8080", "http://127.0.0.1:8080")
+	f("[::1]:80", "", "", "http://[::1]:80", "http://[::1]:80")
+	f("localhost:80", "", "music", "http://localhost:80", "music")
+	f("127.0.0.1:0", "", "", "", "")
+	f("127.0.0.1:0", "", "music", "", "music")
+	f(":80", "https://api.example.com", "", "https://api.example.com", "https://api.example.com")
+	f("127.0.0.1:80", "https://api.example.com:8443", "", "https://api.example.com:8443", "https://api.example.com:8443")
+}
+
 func TestKubernetesServiceLinksAreNoSettings(t *testing.T) {
 	_, err := Load(Source{Upstream: "http://127.0.0.1:3000", Environ: []string{
 		"POSTERN_SERVICE_HOST=10.0.0.1", "POSTERN_SERVICE_PORT=8080", "POSTERN_SERVICE_PORT_HTTP=8080",

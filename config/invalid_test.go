@@ -117,12 +117,16 @@ func TestInvalidFiles(t *testing.T) {
 		`:1: front.listen: is a list, not a single value: write one value`)
 	f("listen-everywhere",
 		`:2: admin.listen: front.listen and admin.listen are one address: give them different ports`)
+	f("listen-everywhere-admin",
+		`:2: admin.listen: front.listen and admin.listen are one address: give them different ports`)
 	f("listen-port",
 		`:1: admin.listen: "127.0.0.1:http" is not an address and a port: use one such as 127.0.0.1:8080, [::1]:8080 or :8080`)
 	f("listen-twice",
 		`:1: front.listen: front.listen and admin.listen are one address: give them different ports`)
 	f("listen",
 		`:1: front.listen: "localhost" is not an address and a port: use one such as 127.0.0.1:8080, [::1]:8080 or :8080`)
+	f("key-for-name",
+		`:2: keys: has an unknown key: the keys here are master_key, master_key_file; a colon needs a space after it`)
 	f("master-key-file",
 		`:1: keys.master_key_file: names a file that cannot be read: no such file or directory`)
 	f("master-key-list",
@@ -158,6 +162,8 @@ func TestInvalidFiles(t *testing.T) {
 		`:1: routes[0].host: "api.*.com" has a * that is not its whole first label: use a host in lower case, without a port, such as api.example.com or *.example.com`)
 	f("route-method-case",
 		`:1: routes[0].methods[1]: "post" is not a method in upper case: use one such as GET or POST`)
+	f("route-method-connect",
+		`:1: routes[0].methods[0]: "CONNECT" is never forwarded: remove it`)
 	f("route-method-empty",
 		`:1: routes[0].methods: is nothing, not a list: write it in brackets: [...], or each element on a line of its own after a dash`)
 	f("route-method-trace",
@@ -207,6 +213,8 @@ func TestInvalidFiles(t *testing.T) {
 		`:4: is not YAML: found a tab character that violates indentation: indent with spaces, not with tabs`)
 	f("tab",
 		`:2: is not YAML: found character that cannot start any token: indent with spaces, not with tabs`)
+	f("tag-on-routes",
+		`:1: has a tag (!): remove it, or put the value in quotes`)
 	f("tag",
 		`:1: has a tag (!): remove it, or put the value in quotes`)
 	f("target-above-header",

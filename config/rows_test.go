@@ -246,6 +246,7 @@ func TestRow143TimesNeedAUnitAndMoreThanNothing(t *testing.T) {
 			f(text, "is not a duration")
 		}
 		f("99999999h", "is more than ten years")
+		f("87601h", "is more than ten years")
 	}
 	if times != 8 {
 		t.Errorf("%d settings are durations, want 8", times)
