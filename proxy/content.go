@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -33,8 +34,8 @@ func (f *Front) readContent(ctx *fasthttp.RequestCtx, x *exchange) error {
 	}
 	head := len(x.out)
 	x.out = slices.Grow(x.out, int(x.head.contentLength))[:head+int(x.head.contentLength)]
-	paced := pacedReader{r: stream, conn: ctx.Conn(), between: f.options.ReadTimeout}
-	if _, err := io.ReadFull(&paced, x.out[head:]); err != nil {
+	x.source = pacedReader{r: stream, conn: ctx.Conn(), between: f.options.ReadTimeout}
+	if _, err := io.ReadFull(&x.source, x.out[head:]); err != nil {
 		return fmt.Errorf("%w: %w", errClient, err)
 	}
 	return nil
@@ -46,26 +47,19 @@ func (f *Front) sendContent(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamCo
 	if stream == nil {
 		return fmt.Errorf("%w: none came", errClient)
 	}
-	source := &pacedReader{r: stream, conn: ctx.Conn(), between: f.options.ReadTimeout}
-	buffer := make([]byte, 32<<10)
+	x.source = pacedReader{r: stream, conn: ctx.Conn(), between: f.options.ReadTimeout}
+	buffer := x.scratch()
 	left := x.head.contentLength
-	var out []byte
 	for {
-		n, readErr := source.Read(buffer)
+		n, readErr := x.source.Read(buffer[chunkRoom : chunkRoom+pieceSize])
 		if n > 0 {
-			if !x.head.chunked {
-				out = buffer[:n]
-				left -= int64(n)
-			} else {
-				out = append(appendChunkHead(out[:0], n), buffer[:n]...)
-				out = append(out, '\r', '\n')
+			out := buffer[chunkRoom : chunkRoom+n]
+			if x.head.chunked {
+				out = frame(buffer, n)
 			}
-			// The time to the head of the answer runs from the last byte that went out.
-			if err := c.SetDeadline(time.Now().Add(x.route.Timeout)); err != nil {
+			left -= int64(n)
+			if err := c.send(out, x.route.Timeout); err != nil {
 				return err
-			}
-			if _, err := c.Write(out); err != nil {
-				return fmt.Errorf("send the content: %w", err)
 			}
 		}
 		if errors.Is(readErr, io.EOF) {
@@ -76,8 +70,7 @@ func (f *Front) sendContent(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamCo
 		}
 	}
 	if x.head.chunked {
-		_, err := io.WriteString(c, "0\r\n\r\n") // trailer fields are dropped (RFC 9110 §6.5.1)
-		return err
+		return c.send([]byte("0\r\n\r\n"), x.route.Timeout) // trailer fields are dropped (RFC 9110 §6.5.1)
 	}
 	if left != 0 {
 		return fmt.Errorf("%w: %w", errClient, io.ErrUnexpectedEOF)
@@ -85,8 +78,54 @@ func (f *Front) sendContent(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamCo
 	return nil
 }
 
-// pacedReader renews the read deadline of a client's connection, at most once a second:
-// content may take as long as it likes while it keeps coming.
+// send writes a piece of content. The time to the head of the answer runs from the last
+// byte that went out.
+func (c *upstreamConn) send(piece []byte, timeout time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	if _, err := c.Write(piece); err != nil {
+		return fmt.Errorf("send the content: %w", err)
+	}
+	return nil
+}
+
+const (
+	pieceSize = 32 << 10 // of content on its way
+	chunkRoom = len("8000\r\n")
+)
+
+// scratch is room for a piece of content and what makes a chunk of it.
+func (x *exchange) scratch() []byte {
+	if x.piece == nil {
+		x.piece = make([]byte, chunkRoom+pieceSize+len("\r\n"))
+	}
+	return x.piece
+}
+
+// frame makes one chunk (RFC 9112 §7.1), in place, of the n bytes that begin at
+// chunkRoom in piece.
+func frame(piece []byte, n int) []byte {
+	var buffer [chunkRoom]byte
+	head := appendChunkHead(buffer[:0], n)
+	start, end := chunkRoom-len(head), chunkRoom+n
+	copy(piece[start:], head)
+	piece[end], piece[end+1] = '\r', '\n'
+	return piece[start : end+2]
+}
+
+// appendChunkHead appends the size line of one chunk.
+func appendChunkHead(dst []byte, n int) []byte {
+	dst = strconv.AppendInt(dst, int64(n), 16)
+	return append(dst, '\r', '\n')
+}
+
+// renewal is how old a deadline may get that allows so much: it saves a timer for each
+// read, and costs a quarter of the time at most.
+func renewal(allowed time.Duration) time.Duration { return min(time.Second, allowed/4) }
+
+// pacedReader renews the read deadline of a client's connection: content may take as
+// long as it likes while it keeps coming.
 type pacedReader struct {
 	r       io.Reader
 	conn    net.Conn
@@ -95,7 +134,7 @@ type pacedReader struct {
 }
 
 func (p *pacedReader) Read(b []byte) (int, error) {
-	if now := time.Now(); now.Sub(p.renewed) > time.Second {
+	if now := time.Now(); now.Sub(p.renewed) > renewal(p.between) {
 		p.renewed = now
 		if err := p.conn.SetReadDeadline(now.Add(p.between)); err != nil {
 			return 0, err
@@ -115,6 +154,8 @@ type answerStream struct {
 	mode  framing
 	left  int64    // of the content, or of the chunk
 	ended bool     // the whole content was read
+	err   error    // why it was not, where that is the upstream's fault
+	bare  bool     // the client knows no chunks: the content ends with its connection
 	names []string // scratch: the fields of the answer that are not passed on
 }
 
@@ -147,12 +188,24 @@ func (s *answerStream) Read(p []byte) (int, error) {
 	if s.ended {
 		return 0, io.EOF
 	}
-	if now := time.Now(); now.Sub(s.paced) > time.Second {
+	if s.err != nil { // fasthttp does not look at an error that comes with bytes
+		return 0, s.err
+	}
+	timeout := s.x.front.options.WriteTimeout
+	if now := time.Now(); now.Sub(s.paced) > renewal(timeout) {
 		s.paced = now
-		if err := s.ctx.Conn().SetWriteDeadline(now.Add(s.x.front.options.WriteTimeout + s.x.route.Timeout)); err != nil {
+		if err := s.ctx.Conn().SetWriteDeadline(now.Add(timeout + s.x.route.Timeout)); err != nil {
 			return 0, err
 		}
 	}
+	n, err := s.next(p)
+	if err != nil && !s.ended {
+		s.err = err
+	}
+	return n, err
+}
+
+func (s *answerStream) next(p []byte) (int, error) {
 	switch s.mode {
 	case fixed:
 		return s.piece(p)
@@ -211,14 +264,51 @@ func (s *answerStream) Close() error {
 	if c == nil {
 		return nil
 	}
-	s.conn = nil
 	f := x.front
+	if s.bare {
+		s.pour()
+	}
+	s.conn = nil
 	// A fixed content was read to its end even when nobody asked for the EOF behind it.
 	whole := s.ended || s.mode == fixed && s.left == 0
 	f.done(x, c, s.keep && whole)
-	f.settle(s.ctx, x, answer.OK)
+	reason := answer.OK
+	if s.err != nil { // the status is out already; the record says what came of it
+		reason = f.failed(s.err).Reason
+		f.options.Log.Debug("cannot pass an answer on whole", "error", s.err, "route", x.route.Name, "request_id", string(x.requestID))
+	}
+	f.settle(s.ctx, x, reason)
 	f.release(x)
 	return nil
+}
+
+// toHTTP10 makes fasthttp, which would send chunks to an HTTP/1.0 client, send the head
+// alone. It calls Close behind it, which sends the content.
+func (s *answerStream) toHTTP10(res *fasthttp.Response) {
+	s.bare = true
+	res.Header.Del("Content-Length") // and with it fasthttp's wish for chunks
+	res.Header.Del("Transfer-Encoding")
+	res.Header.SetConnectionClose()
+	res.SkipBody = true
+}
+
+// pour sends the content as it is. What is not whole ends in a reset, since an end of
+// the connection would say that it is.
+func (s *answerStream) pour() {
+	client := s.ctx.Conn()
+	buffer := s.x.scratch()
+	for !s.ended {
+		n, err := s.Read(buffer)
+		if _, failure := client.Write(buffer[:n]); failure != nil {
+			return
+		}
+		if err != nil && !s.ended {
+			if tcp, ok := client.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+			return
+		}
+	}
 }
 
 // abandon closes the connection without settling: something panicked.

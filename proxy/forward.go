@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -108,8 +107,8 @@ func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (be
 			return false, wrote
 		}
 	}
-	for {
-		n, keep, err := readAnswerHead(c)
+	for range maxInterim {
+		n, keep, err := readAnswerHead(c, x.stream.names[:0])
 		if err != nil {
 			if wrote != nil && !errors.Is(err, errAnswer) {
 				err = wrote
@@ -126,13 +125,16 @@ func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (be
 			return true, err
 		}
 	}
+	return true, fmt.Errorf("%w: more than %d interim ones", errAnswer, maxInterim)
 }
+
+// maxInterim is how many 1xx answers may come before the final one.
+const maxInterim = 20
 
 // answer passes the upstream's answer on, whose head is next in c's buffer.
 func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n answerHeadInfo, keep bool) error {
 	res := &ctx.Response
-	// The names alias c's buffer; they are deleted once fasthttp has its own copy.
-	x.stream.names = append(x.stream.names[:0], n.drop...)
+	x.stream.names = n.drop
 	if err := res.Header.Read(c.reader); err != nil {
 		res.Reset()
 		return fmt.Errorf("%w: %w", errAnswer, err)
@@ -144,6 +146,10 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	res.Header.ResetConnectionClose()
 	if n.http10 {
 		res.Header.SetProtocol([]byte("HTTP/1.1"))
+	}
+	http11 := ctx.Request.Header.IsHTTP11()
+	if !http11 {
+		res.Header.Del("Transfer-Encoding") // unknown there (RFC 9112 §6.1)
 	}
 	x.upstreamStatus = n.status
 	c.between = x.route.Timeout
@@ -166,7 +172,10 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 		size = int(n.length)
 	}
 	res.SetBodyStream(&x.stream, size)
-	res.ImmediateHeaderFlush = !n.hasLength
+	res.ImmediateHeaderFlush = true // and what comes first is not held back until more comes
+	if !n.hasLength && !http11 {
+		x.stream.toHTTP10(res)
+	}
 	return nil
 }
 
@@ -204,8 +213,8 @@ type answerHeadInfo struct {
 }
 
 // readAnswerHead waits for a whole head and looks at it strictly, without consuming it.
-// keep reports whether the connection may serve another request.
-func readAnswerHead(c *upstreamConn) (n answerHeadInfo, keep bool, err error) {
+// keep reports whether the connection may serve another request; names is scratch.
+func readAnswerHead(c *upstreamConn, names []string) (n answerHeadInfo, keep bool, err error) {
 	for want := 1; ; want = c.reader.Buffered() + 1 {
 		if want > c.reader.Size() {
 			return n, false, fmt.Errorf("%w: its head is larger than %d bytes", errAnswer, c.reader.Size())
@@ -216,14 +225,30 @@ func readAnswerHead(c *upstreamConn) (n answerHeadInfo, keep bool, err error) {
 		raw, _ := c.reader.Peek(c.reader.Buffered())
 		end := bytes.Index(raw, []byte("\r\n\r\n"))
 		if end < 0 {
+			if bareLF(raw) { // it would never end for us
+				return n, false, errAnswer
+			}
 			continue
 		}
-		return parseAnswerHead(raw[:end+4])
+		return parseAnswerHead(raw[:end+4], names)
 	}
 }
 
-func parseAnswerHead(raw []byte) (n answerHeadInfo, keep bool, err error) {
-	n.size = len(raw)
+// bareLF reports whether a line of raw ends in LF alone.
+func bareLF(raw []byte) bool {
+	for from := 0; ; {
+		i := bytes.IndexByte(raw[from:], '\n')
+		if i < 0 {
+			return false
+		}
+		if from += i + 1; from < 2 || raw[from-2] != '\r' {
+			return true
+		}
+	}
+}
+
+func parseAnswerHead(raw []byte, names []string) (n answerHeadInfo, keep bool, err error) {
+	n.size, n.drop = len(raw), names
 	end := bytes.IndexByte(raw, '\n')
 	line := raw[:end]
 	if len(line) < len("HTTP/1.1 200\r") || line[len(line)-1] != '\r' {
@@ -269,7 +294,7 @@ func (n *answerHeadInfo) fields(raw []byte, keep bool) (_, ok bool) {
 		}
 		raw = rest
 		switch len(name) { // the lengths of the names below: most fields are none of them
-		case 2, 7, 10, 14, 16, 17:
+		case 2, 7, 10, 14, 16, 17, 18:
 		default:
 			continue
 		}
@@ -287,9 +312,12 @@ func (n *answerHeadInfo) fields(raw []byte, keep bool) (_, ok bool) {
 			n.chunked = true
 		case equalFold(name, "connection"):
 			keep = n.connection(value, keep)
-		case equalFold(name, "keep-alive"), equalFold(name, "trailer"), equalFold(name, "te"),
-			equalFold(name, "upgrade"), equalFold(name, "proxy-connection"):
-			n.drop = append(n.drop, string(name))
+		default:
+			for _, hop := range [...]string{"keep-alive", "trailer", "te", "upgrade", "proxy-connection", "proxy-authenticate"} {
+				if equalFold(name, hop) {
+					n.drop = append(n.drop, hop)
+				}
+			}
 		}
 	}
 }
@@ -312,10 +340,4 @@ func (n *answerHeadInfo) connection(value []byte, keep bool) bool {
 		}
 	}
 	return keep
-}
-
-// appendChunkHead appends the size line of one chunk of a chunked content (RFC 9112 §7.1).
-func appendChunkHead(dst []byte, n int) []byte {
-	dst = strconv.AppendInt(dst, int64(n), 16)
-	return append(dst, '\r', '\n')
 }

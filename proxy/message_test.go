@@ -121,9 +121,13 @@ func (r *recorder) message(framing func(*message) (none, untilEOF bool)) (*messa
 	switch {
 	case none:
 	case m.chunked:
+		var content strings.Builder
 		for {
 			piece, err := r.chunk()
-			m.content += piece
+			content.WriteString(piece)
+			if err != nil || piece == "" {
+				m.content = content.String()
+			}
 			if err != nil {
 				return done(err)
 			}
@@ -277,3 +281,11 @@ func (o *origin) opens() int {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// hangsUpAfter answers each request from now on with these bytes and closes the connection.
+func (o *origin) hangsUpAfter(text string) {
+	o.answers(func(c net.Conn, _ *message) {
+		_, _ = io.WriteString(c, text)
+		_ = c.Close()
+	})
+}

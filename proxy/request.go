@@ -27,6 +27,8 @@ type exchange struct {
 
 	path   []byte // scratch: the path as it was read
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
+	piece  []byte // scratch
+	source pacedReader
 	stream answerStream
 
 	ours           bool // a route of our own
@@ -48,7 +50,7 @@ func (f *Front) release(x *exchange) {
 	x.head.reset()
 	*x = exchange{
 		front: f, head: x.head, requestID: x.requestID[:0], path: x.path[:0],
-		out: shrunk(x.out), stream: answerStream{names: x.stream.names[:0]},
+		out: shrunk(x.out), piece: x.piece, stream: answerStream{names: x.stream.names[:0]},
 	}
 	f.pool.Put(x)
 }
@@ -160,20 +162,15 @@ func (f *Front) unverified(err error, x *exchange) answer.Refusal {
 // expect judges a request that waits with its content (RFC 9110 §10.1.1): a refusal is
 // sent at once and the content never read.
 func (f *Front) expect(ctx *fasthttp.RequestCtx) (status int) {
+	status = fasthttp.StatusInternalServerError // where rescue has to answer
 	x := f.acquire(ctx)
-	defer func() {
-		if recover() != nil {
-			status = fasthttp.StatusInternalServerError
-		}
-		f.release(x)
-	}()
+	defer f.rescue(ctx, x)
 	refusal, ok := f.judge(ctx, x)
 	if ok {
 		return fasthttp.StatusContinue // and handle will judge again
 	}
 	refusal.Close = true
-	answer.Refuse(ctx, refusal, string(x.requestID), f.now())
-	f.record(ctx, x, refusal.Reason)
+	f.refuse(ctx, x, refusal)
 	return ctx.Response.StatusCode()
 }
 

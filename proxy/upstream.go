@@ -10,11 +10,10 @@ import (
 )
 
 const (
-	upstreamIdle    = 30 * time.Second // a kept connection is closed after it; most upstreams keep theirs longer
-	upstreamSuspect = time.Second      // idle for longer: look before it is used again
-	upstreamKept    = 512              // connections kept idle to one upstream
-	connectTimeout  = 5 * time.Second
-	answerHead      = 32 << 10 // the largest head of an answer, and the read buffer of a connection
+	upstreamIdle   = 30 * time.Second // a kept connection is closed after it; most upstreams keep theirs longer
+	upstreamKept   = 512              // connections kept idle to one upstream
+	connectTimeout = 5 * time.Second
+	answerHead     = 32 << 10 // the largest head of an answer, and the read buffer of a connection
 )
 
 // upstream is one origin server and the connections to it that are idle. The lock is
@@ -35,6 +34,23 @@ type upstreamConn struct {
 	used   time.Time
 	// between bounds each read of the content; 0 while a head is read under one deadline.
 	between time.Duration
+
+	raw  syscall.RawConn // nil where there is none: then the connection is never quiet
+	look func(fd uintptr)
+	seen error // what look saw
+}
+
+func newUpstreamConn(conn net.Conn) *upstreamConn {
+	c := &upstreamConn{Conn: conn}
+	c.reader = bufio.NewReaderSize(c, answerHead)
+	if s, ok := conn.(syscall.Conn); ok {
+		c.raw, _ = s.SyscallConn()
+	}
+	c.look = func(fd uintptr) {
+		var one [1]byte
+		_, _, c.seen = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	}
+	return c
 }
 
 func newUpstream(address string) *upstream {
@@ -57,8 +73,7 @@ func (u *upstream) take(fresh bool, timeout time.Duration) (c *upstreamConn, reu
 		if c = u.pop(); c == nil {
 			break
 		}
-		idle := time.Since(c.used)
-		if idle < upstreamSuspect || idle < upstreamIdle && c.quiet() {
+		if time.Since(c.used) < upstreamIdle && c.quiet() {
 			return c, true, nil
 		}
 		_ = c.Close()
@@ -69,9 +84,7 @@ func (u *upstream) take(fresh bool, timeout time.Duration) (c *upstreamConn, reu
 	if err != nil {
 		return nil, false, err
 	}
-	c = &upstreamConn{Conn: conn}
-	c.reader = bufio.NewReaderSize(c, answerHead)
-	return c, false, nil
+	return newUpstreamConn(conn), false, nil
 }
 
 func (u *upstream) pop() *upstreamConn {
@@ -107,20 +120,11 @@ func (u *upstream) put(c *upstreamConn) {
 }
 
 // quiet reports whether the peer has neither closed the idle connection nor sent
-// anything on it.
+// anything on it: bytes that nobody asked for would be taken for the next answer, which
+// may be another client's. It is looked at before each use.
 func (c *upstreamConn) quiet() bool {
-	raw, err := c.Conn.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return false
-	}
-	quiet := false
-	err = raw.Read(func(fd uintptr) bool {
-		var one [1]byte
-		_, _, failure := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		quiet = failure == syscall.EAGAIN
-		return true
-	})
-	return err == nil && quiet
+	// Control, unlike Read, does not mind that the last exchange's deadline has passed.
+	return c.raw != nil && c.raw.Control(c.look) == nil && c.seen == syscall.EAGAIN
 }
 
 // reap closes what has been idle for too long at now.
