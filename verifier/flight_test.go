@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"postern/directory"
 	"postern/registry"
 	"postern/token"
 )
@@ -114,6 +115,34 @@ func TestClientChangedWhileOthersWait(t *testing.T) {
 		close(release)
 		wait.Wait()
 	})
+}
+
+// crowded is a real directory in which somebody else's look-up always comes next.
+type crowded struct {
+	Directory
+	other string
+}
+
+func (d *crowded) Client(ctx context.Context, id string) (*directory.Client, error) {
+	c, err := d.Directory.Client(ctx, id)
+	_, _ = d.Directory.Client(ctx, d.other)
+	return c, err
+}
+
+// A state that was read for this very call is good for it, even when it is pushed out
+// of memory before it is looked at.
+func TestClientPushedOutAtOnce(t *testing.T) {
+	w := newWorld(t, clientsHeld(1))
+	w.verifier.directory = &crowded{w.directory, "client-b"}
+	c := w.claims("client-a", "organization-a")
+	raw := w.sign(c)
+	for range 3 {
+		p := w.accept(raw, start)
+		w.mustBe(p, c)
+		if !p.Client.Dead() {
+			t.Fatal("nobody pushed it out: the test proves nothing")
+		}
+	}
 }
 
 // With room for one client in memory, two that take turns push each other out. That

@@ -202,6 +202,9 @@ func TestRow041ClientDisabledAndBack(t *testing.T) {
 	if misses := w.counted("postern_cache_misses_total", ""); misses != 1 {
 		t.Errorf("the signature was checked %v times", misses)
 	}
+	if e, ok := w.verifier.cache.Get(w.verifier.hash(digest(raw))); !ok || e.client.Dead() {
+		t.Error("the cache was not given the new state: each hit asks for it again")
+	}
 }
 
 // Only our issuer's ids say when the record was issued.
