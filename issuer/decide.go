@@ -39,15 +39,19 @@ func (i *Issuer) decide(client *directory.Client, asked string, now registry.Tim
 	return grant{issued: issued, expires: expires, scope: scope}, answer.OK
 }
 
-// expiry is when a token issued at issued ends: the shortest of the default lifetime,
-// the terms', the longest allowed, and what is left of the agreement.
+// expiry is when a token issued at issued ends: after the lifetime of the terms, where
+// they set one (unlimited: the longest allowed), else the default; never after the
+// longest allowed, nor after the agreement.
 func (i *Issuer) expiry(client *directory.Client, issued registry.Time) registry.Time {
-	lifetime := min(i.options.Lifetime, i.options.MaxLifetime)
-	if terms := client.Terms.TokenLifetime; terms.State == registry.Value {
+	lifetime := i.options.Lifetime
+	switch terms := client.Terms.TokenLifetime; terms.State {
+	case registry.Value:
 		// Compared in seconds: a huge number of them does not fit in a Duration.
-		lifetime = time.Duration(min(int64(lifetime/time.Second), terms.Value)) * time.Second
+		lifetime = time.Duration(min(int64(i.options.MaxLifetime/time.Second), terms.Value)) * time.Second
+	case registry.Unlimited:
+		lifetime = i.options.MaxLifetime
 	}
-	expires := issued + registry.Time(lifetime.Milliseconds())
+	expires := issued + registry.Time(min(lifetime, i.options.MaxLifetime).Milliseconds())
 	if ends := client.EndsAt(); ends != 0 {
 		expires = min(expires, ends)
 	}

@@ -501,8 +501,9 @@ func TestLifetime(t *testing.T) {
 	f("default", registry.Limit{}, 0, 2*time.Hour)
 	f("shorter", value(600), 0, 10*time.Minute)
 	f("zero allows nothing", value(0), 0, 0)
-	f("unlimited", registry.Limit{State: registry.Unlimited}, 0, 2*time.Hour)
-	f("longer than the default", value(1<<60), 0, 2*time.Hour)
+	f("unlimited", registry.Limit{State: registry.Unlimited}, 0, 24*time.Hour)
+	f("longer than the default", value(3*60*60), 0, 3*time.Hour)
+	f("longer than allowed", value(1<<60), 0, 24*time.Hour)
 	f("the agreement ends before", registry.Limit{}, time.Hour, 2*time.Hour)
 	f("the agreement ends after", value(600), time.Hour, 10*time.Minute)
 
