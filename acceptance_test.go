@@ -23,6 +23,16 @@ func acceptanceExceptions() map[int]string {
 	return map[int]string{}
 }
 
+// acceptanceDifferences are rows whose test holds something other than what the list says,
+// each with its reason.
+func acceptanceDifferences() map[int]string {
+	return map[int]string{
+		58:  "a million members do not fit into 64 KiB: 413 (row 54) before any is read; what fits gets 400",
+		70:  "a secret of 1 MB does not fit into 64 KiB: 413 (row 54), before any look-up as well; what fits gets 401",
+		108: "a target so long that head and target together do not fit the read buffer (24 KiB by default) gets 431",
+	}
+}
+
 // TestAcceptanceRows finds the tests of each row by their names, TestRow012…; -v prints
 // the table of rows and tests.
 func TestAcceptanceRows(t *testing.T) {
@@ -54,10 +64,15 @@ func TestAcceptanceRows(t *testing.T) {
 	for _, row := range slices.Sorted(maps.Keys(faults)) {
 		t.Errorf("row %d: %s", row, faults[row])
 	}
+	for row, reason := range acceptanceDifferences() {
+		if len(covered[row]) == 0 || reason == "" {
+			t.Errorf("row %d: a difference without a test or a reason", row)
+		}
+	}
 	for row := range 177 {
 		if len(covered[row]) > 0 {
 			slices.Sort(covered[row])
-			t.Logf("row %3d  %s", row, strings.Join(covered[row], "  "))
+			t.Logf("row %3d  %s  %s", row, strings.Join(covered[row], "  "), acceptanceDifferences()[row])
 		}
 	}
 }
