@@ -38,6 +38,7 @@ func homes() map[string][]string {
 		"github.com/prometheus/client_golang":                     {"registry", "directory", "proxy", "issuer", "verifier", "main"},
 		"github.com/google/uuid":                                  {"registry", "directory", "token", "proxy", "issuer", "verifier", "main"},
 		"golang.org/x/sync":                                       {"verifier"},
+		"golang.org/x/crypto":                                     {"secret", "issuer"},
 		"database/sql":                                            {"registry"},
 		"net/http":                                                {"main"},
 		"net/http/pprof":                                          {"main"},

@@ -98,7 +98,8 @@ func checkDuplicate(ctx context.Context, tx *tx, c Client) error {
 const (
 	clientColumns = `c.id, c.organization_id, COALESCE(c.agreement_id, ''), c.application, c.environment,
 		c.tokens_valid_from, c.created_at, c.disabled_at, c.removed_at`
-	secretColumns = `COALESCE(s.id, ''), COALESCE(s.digest, ''), s.created_at, s.expires_at, s.last_used_at`
+	secretColumns = `COALESCE(s.id, ''), COALESCE(s.kind, ''), COALESCE(s.digest, ''), COALESCE(s.hash, ''), COALESCE(s.imported, 0),
+		s.created_at, s.expires_at, s.last_used_at`
 	// joinSecrets adds the secrets that are live at $1.
 	joinSecrets = `LEFT JOIN client_secret s ON s.client_id = c.id AND (s.expires_at IS NULL OR s.expires_at > $1)`
 )
@@ -115,18 +116,20 @@ type secretRow struct {
 }
 
 func (s *secretRow) fields() []any {
-	return []any{&s.ID, &s.digest, &s.CreatedAt, &s.ExpiresAt, &s.LastUsedAt}
+	return []any{&s.ID, &s.Kind, &s.digest, &s.Hash, &s.Imported, &s.CreatedAt, &s.ExpiresAt, &s.LastUsedAt}
 }
 
 func (s *secretRow) appendTo(c *Client) error {
 	if s.ID == "" {
 		return nil
 	}
-	raw, err := hex.DecodeString(s.digest)
-	if err != nil || len(raw) != len(s.Digest) {
-		return fmt.Errorf("the digest of client secret %s is damaged", s.ID)
+	if s.Kind == SHA256 {
+		raw, err := hex.DecodeString(s.digest)
+		if err != nil || len(raw) != len(s.Digest) {
+			return fmt.Errorf("the digest of client secret %s is damaged", s.ID)
+		}
+		copy(s.Digest[:], raw)
 	}
-	copy(s.Digest[:], raw)
 	c.Secrets = append(c.Secrets, s.ClientSecret)
 	return nil
 }

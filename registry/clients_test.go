@@ -14,7 +14,7 @@ func TestClient(t *testing.T) {
 	r := open(t, file(t), at(c))
 	made, s := newClient(t, r)
 	want := Client{ID: made.ID, OrganizationID: made.OrganizationID, Application: "player", Environment: "production", CreatedAt: At(c.now()),
-		Secrets: []ClientSecret{{ID: made.Secrets[0].ID, Digest: secret.DigestOf([]byte(s.Reveal())), CreatedAt: At(c.now())}}}
+		Secrets: []ClientSecret{{ID: made.Secrets[0].ID, Kind: SHA256, Digest: secret.DigestOf([]byte(s.Reveal())), CreatedAt: At(c.now())}}}
 	same(t, "created", made, nil, want)
 	if !secret.WellFormed([]byte(s.Reveal())) {
 		t.Error("the secret is not well formed")

@@ -16,6 +16,7 @@ const (
 	opRevocations
 	opRevocation
 	opPoll
+	opRefresh
 	opRead   // any other read
 	opMutate // any mutation by an actor
 	opIssue  // one token, from asked to durable
@@ -24,7 +25,7 @@ const (
 	operations
 )
 
-var operationNames = [operations]string{"grant", "keys", "revocations", "revocation", "poll", "read", "mutate", "issue", "issue_batch", "prune"}
+var operationNames = [operations]string{"grant", "keys", "revocations", "revocation", "poll", "refresh", "read", "mutate", "issue", "issue_batch", "prune"}
 
 // outcome is how it went, a metric label.
 type outcome int

@@ -66,7 +66,7 @@ func (r *Registry) addSecret(ctx context.Context, tx *tx, clientID string, creat
 	if err != nil {
 		return "", ClientSecret{}, err
 	}
-	kept := ClientSecret{ID: id, Digest: secret.DigestOf([]byte(s.Reveal())), CreatedAt: created}
+	kept := ClientSecret{ID: id, Kind: SHA256, Digest: secret.DigestOf([]byte(s.Reveal())), CreatedAt: created}
 	return s, kept, tx.set(ctx, `INSERT INTO client_secret (id, client_id, digest, created_at) VALUES ($1, $2, $3, $4)`,
 		id, clientID, hex.EncodeToString(kept.Digest[:]), created)
 }

@@ -23,14 +23,18 @@ type TokenFilter struct {
 const tokenColumns = `t.id, t.removed_at, t.refreshed_at, t.revoked_at, t.subject_type, t.subject_id, t.issued_at, t.expires_at,
 	COALESCE(t.issuer_type, ''), COALESCE(t.issuer_id, ''), t.organization_id, t.scope, t.key_id`
 
-func findTokens(ctx context.Context, q querier, rest string, args ...any) (found []Token, err error) {
+// selectTokens reads tokens; what comes after it may join and filter.
+const selectTokens = `SELECT ` + tokenColumns + ` FROM token t `
+
+// findTokens runs a query that answers with tokenColumns.
+func findTokens(ctx context.Context, q querier, query string, args ...any) (found []Token, err error) {
 	err = each(ctx, q, func(rows *sql.Rows) error {
 		var t Token
 		err := rows.Scan(&t.ID, &t.RemovedAt, &t.RefreshedAt, &t.RevokedAt, &t.SubjectType, &t.SubjectID, &t.IssuedAt, &t.ExpiresAt,
 			&t.IssuerType, &t.IssuerID, &t.OrganizationID, &t.Scope, &t.KeyID)
 		found = append(found, t)
 		return err
-	}, `SELECT `+tokenColumns+` FROM token t `+rest, args...)
+	}, query, args...)
 	return found, err
 }
 
@@ -38,7 +42,7 @@ func findToken(ctx context.Context, q querier, id string) (Token, error) {
 	if !storable(id) {
 		return Token{}, notFound(KindToken)
 	}
-	found, err := findTokens(ctx, q, `WHERE t.id = $1`, id)
+	found, err := findTokens(ctx, q, selectTokens+`WHERE t.id = $1`, id)
 	return one(found, KindToken, err)
 }
 
@@ -81,7 +85,7 @@ func (r *Registry) Tokens(ctx context.Context, f TokenFilter) (found []Token, er
 		f.Limit = defaultLimit
 	}
 	// Ids are UUIDv7: their order is the order of issue.
-	found, err = findTokens(ctx, r.engine.read, join+where+` ORDER BY t.id DESC LIMIT `+arg(f.Limit), args...)
+	found, err = findTokens(ctx, r.engine.read, selectTokens+join+where+` ORDER BY t.id DESC LIMIT `+arg(f.Limit), args...)
 	return found, r.fault("read tokens", err)
 }
 
@@ -96,6 +100,38 @@ func (r *Registry) RevokeToken(ctx context.Context, a Actor, id string) (t Token
 		return &deed{"revoke", KindToken, id, ""}, tx.set(ctx, `UPDATE token SET revoked_at = $1 WHERE id = $2`, tx.now, id)
 	})
 	return t, err
+}
+
+// RefreshToken extends the record of a token of subjectID to expires, never shortens it, and
+// returns the record once that is durable. ErrNotFound when there is no such record (any
+// more), and when it may not be refreshed: revoked, removed, another subject's, or minted by a
+// user. One statement decides and writes: a token that was revoked before is never refreshed.
+func (r *Registry) RefreshToken(ctx context.Context, id, subjectID string, now, expires Time) (t Token, err error) {
+	defer r.observe(opRefresh, r.options.Now(), &err)
+	t, err = r.refresh(ctx, id, subjectID, now, expires)
+	return t, r.fault("refresh token", err)
+}
+
+func (r *Registry) refresh(ctx context.Context, id, subjectID string, now, expires Time) (Token, error) {
+	if now <= 0 || expires <= now {
+		return Token{}, invalid("expires: a token expires after it is refreshed")
+	}
+	if !storable(id) || !storable(subjectID) {
+		return Token{}, notFound(KindToken)
+	}
+	tx, err := r.engine.begin(ctx)
+	if err != nil {
+		return Token{}, err
+	}
+	defer tx.Rollback() // after a commit there is nothing to roll back
+	found, err := findTokens(ctx, tx, `UPDATE token AS t SET refreshed_at = $1, expires_at = CASE WHEN t.expires_at > $2 THEN t.expires_at ELSE $2 END
+		WHERE t.id = $3 AND t.subject_id = $4 AND t.subject_type = 'Client' AND t.revoked_at IS NULL AND t.removed_at IS NULL AND t.issuer_type IS NULL
+		RETURNING `+tokenColumns, int64(now), int64(expires), id, subjectID)
+	t, err := one(found, KindToken, err)
+	if err != nil {
+		return Token{}, err
+	}
+	return t, tx.Commit()
 }
 
 // Revocations returns those of all tokens of which some JWT may still be in use: each is kept

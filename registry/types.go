@@ -174,14 +174,30 @@ type Client struct {
 	Secrets         []ClientSecret `json:"secrets"` // the live ones, oldest first
 }
 
+// SecretKind says how the store recognizes a client secret.
+type SecretKind string
+
+// The kinds of client secret.
+const (
+	SHA256   SecretKind = "sha256"   // plain SHA-256: 256 random bits, of our making or imported as such
+	Bcrypt   SecretKind = "bcrypt"   // imported
+	Argon2id SecretKind = "argon2id" // imported
+)
+
 // ClientSecret is the record of one secret; the secret itself is never kept.
 type ClientSecret struct {
 	ID         string        `json:"id"`
-	Digest     secret.Digest `json:"-"`
+	Kind       SecretKind    `json:"kind"`
+	Digest     secret.Digest `json:"-"`        // of a SHA256 one
+	Hash       secret.Secret `json:"-"`        // of a weak one: the bcrypt or PHC text
+	Imported   bool          `json:"imported"` // made by somebody else: it may not have our form
 	CreatedAt  Time          `json:"created_at"`
 	ExpiresAt  Time          `json:"expires_at"` // set when another secret replaces it
 	LastUsedAt Time          `json:"last_used_at"`
 }
+
+// Weak reports whether the secret may be one that can be guessed, so that only a slow hash of it is kept.
+func (s ClientSecret) Weak() bool { return s.Kind == Bcrypt || s.Kind == Argon2id }
 
 // Live reports whether the secret is good at now.
 func (s ClientSecret) Live(now Time) bool { return s.ExpiresAt == 0 || now < s.ExpiresAt }

@@ -20,6 +20,17 @@ func checkName(what, name string) error {
 	return nil
 }
 
+// checkClientID accepts what the claim client_id and X-Client-Id can carry: RFC 3986's
+// unreserved characters. Ours are UUIDs; imported ones are not.
+func checkClientID(id string) error {
+	if len(id) < 1 || len(id) > 128 || strings.ContainsFunc(id, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '~' || c == '-')
+	}) {
+		return invalid("client_id: use 1 to 128 of A-Z, a-z, 0-9, ., _, ~ and -")
+	}
+	return nil
+}
+
 // checkExternalID accepts what can be the value of X-Catalog-Id: visible ASCII.
 func checkExternalID(what, id string) error {
 	if len(id) < 1 || len(id) > 200 || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
