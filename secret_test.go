@@ -15,6 +15,8 @@ import (
 func revealers() map[string]string {
 	return map[string]string{
 		"command_client.go: (*environment).clientWithSecret": "the operator hands it to the client; shown this once",
+		"command_import.go: (*ClientImportCommand).hash":     "secrets of an import in clear are hashed",
+		"command_import_read.go: (importRow).client":         "rows of an import, all of which may be secrets by mistake",
 		"command_key.go: publicJWK":                          "the public half is derived from the private one",
 		"command_where.go: missingFile":                      "whether the store's file is there",
 		"config/resolve.go: (*loader).masterKey":             "from base64 or hex to bytes",
@@ -22,6 +24,8 @@ func revealers() map[string]string {
 		"demo.go: (*DemoCommand).show":                       "the demo's own client, in a temporary store",
 		"directory/directory.go: (*Directory).loadKeys":      "keys are parsed once, when they change",
 		"issuer/client.go: (*Issuer).authenticate":           "the digest of what the client sent",
+		"issuer/weak.go: (*weak).proofOf":                    "its keyed digest is what is remembered",
+		"issuer/weak.go: verifyWeak":                         "bcrypt compares with it",
 		"registry/import.go: (*Registry).insertChunk":        "the slow hash is what is kept of an imported secret",
 		"registry/registry.go: Open":                         "the DSN, and the length of the master key",
 		"registry/secrets.go: (*Registry).addSecret":         "the digest is what is kept",

@@ -109,6 +109,7 @@ func assemble(ctx context.Context, e *environment, c config.Config) (_ *postern,
 		p.issuer = issuer.New(p.directory, p.registry, issuer.Options{
 			URL: url, Audience: audience, Realm: c.Issuer.Realm, TokenPath: c.Issuer.TokenPath,
 			Lifetime: time.Duration(c.Issuer.Lifetime), MaxLifetime: time.Duration(c.Issuer.MaxLifetime),
+			Algorithm: token.Algorithm(c.Issuer.Algorithm), Verifier: p.verifier,
 			Now: e.Now, Random: e.Random, Log: p.log,
 		})
 	}

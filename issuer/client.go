@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
+	"time"
 
+	"postern/answer"
 	"postern/directory"
 	"postern/registry"
 	"postern/secret"
@@ -14,46 +18,83 @@ import (
 // them is not told to anyone.
 var errInvalidClient = errors.New("client authentication failed")
 
-// secretSlots is how many live secrets a client can have: so many digests are compared
-// at every look, whether they are there or not.
-const secretSlots = 2
+const (
+	// secretSlots is how many live secrets a client can have: so many digests are compared
+	// at every look, whether they are there or not.
+	secretSlots = 2
 
-// authenticate finds the client that c speaks for, and the id of the secret that proves
-// it. It fails with errInvalidClient, or with the store's error when that could not be
+	maxClientID = 128  // bytes
+	maxForeign  = 1024 // bytes of a secret that is not of our making
+)
+
+// caller is a client that has authenticated.
+type caller struct {
+	*directory.Client
+	secret registry.ClientSecret // that proves it
+}
+
+// identify authenticates the client behind req, and answers one that fails too often in
+// other words. Without a Reason in refusal, the caller is who it says. Faults of our own
+// are noted in o.
+func (i *Issuer) identify(ctx context.Context, req request, source net.IP, now time.Time, o *outage, requestID string) (who caller, refusal answer.Refusal) {
+	who, err := i.authenticate(ctx, req.credentials, registry.At(now))
+	switch {
+	case err == nil:
+		i.backoff.passed(req.clientID, source)
+		return who, answer.Refusal{}
+	case errors.Is(err, errBusy): // no outage: it is over as soon as the queue is shorter
+		return caller{}, answer.Refusal{Reason: answer.TemporarilyUnavailable}
+	case !errors.Is(err, errInvalidClient):
+		return caller{}, o.begins(i.options.Log, "the store does not say who the client is", err, requestID)
+	}
+	if wait := i.backoff.failed(req.clientID, source, now); wait > 0 {
+		return caller{}, answer.Refusal{Reason: answer.RateLimited, RetryAfter: wait}
+	}
+	return caller{}, answer.Refusal{Reason: answer.InvalidClient, Challenge: i.challenge}
+}
+
+// authenticate finds the client that c speaks for, and the secret that proves it. It fails
+// with errInvalidClient, with errBusy, or with the store's error when that could not be
 // asked. An unknown identifier costs what a wrong secret costs: one read of the store and
 // the same comparisons.
-func (i *Issuer) authenticate(ctx context.Context, c credentials, now registry.Time) (*directory.Client, string, error) {
+func (i *Issuer) authenticate(ctx context.Context, c credentials, now registry.Time) (caller, error) {
 	text := []byte(c.clientSecret.Reveal())
-	if !secret.WellFormed(text) || !canonicalUUID(c.clientID) {
-		return nil, "", errInvalidClient // nobody has these: no need to look
+	if !possible(text) || !clientID(c.clientID) {
+		return caller{}, errInvalidClient // nobody has these: no need to look
 	}
-	digest := secret.DigestOf(text)
 	client, err := i.directory.Client(ctx, c.clientID)
 	if err != nil && !errors.Is(err, registry.ErrNotFound) {
-		return nil, "", fmt.Errorf("read client: %w", err)
+		return caller{}, fmt.Errorf("read client: %w", err)
 	}
-	secretID, ok := i.match(client, digest, now)
+	found, ok := i.match(client, text, now)
 	if !ok && client != nil {
 		// What is held may be older than the secret: one that was made a moment ago, on
 		// another replica, is good at once. An unknown client needs no second look: it is
 		// never held, so the store has just been asked.
 		client, err = i.directory.Reread(ctx, c.clientID)
 		if err != nil && !errors.Is(err, registry.ErrNotFound) {
-			return nil, "", fmt.Errorf("read client again: %w", err)
+			return caller{}, fmt.Errorf("read client again: %w", err)
 		}
 	}
 	if !ok {
-		secretID, ok = i.match(client, digest, now)
+		found, ok = i.match(client, text, now)
+	}
+	if !ok && !ours(text) {
+		if found, ok, err = i.matchWeak(ctx, client, text, now); err != nil {
+			return caller{}, err
+		}
 	}
 	if !ok || client.Refused() {
-		return nil, "", errInvalidClient
+		return caller{}, errInvalidClient
 	}
-	return client, secretID, nil
+	return caller{client, found}, nil
 }
 
-// match finds the live secret of client that has digest. It takes no shortcut: a nil
-// client is compared as often as one with all its secrets, and a hit as often as a miss.
-func (i *Issuer) match(client *directory.Client, digest secret.Digest, now registry.Time) (secretID string, ok bool) {
+// match finds the live secret of client that text is: by its digest, or because it was
+// proved before. It takes no shortcut: a nil client is compared as often as one with all
+// its secrets, and a hit as often as a miss.
+func (i *Issuer) match(client *directory.Client, text []byte, now registry.Time) (found registry.ClientSecret, ok bool) {
+	digest := secret.DigestOf(text)
 	var secrets []registry.ClientSecret
 	if client != nil {
 		secrets = client.Secrets
@@ -64,28 +105,58 @@ func (i *Issuer) match(client *directory.Client, digest secret.Digest, now regis
 		if slot < len(secrets) {
 			candidate = secrets[slot]
 		}
-		if equal := candidate.Digest.Equal(digest); equal && candidate.Live(now) {
-			secretID, ok = candidate.ID, true
+		equal := candidate.Digest.Equal(digest) && !candidate.Weak() // a weak one has no digest
+		if !ours(text) && i.weak.proved(candidate, text) {
+			equal = true
+		}
+		if equal && candidate.Live(now) {
+			found, ok = candidate, true
 		}
 	}
 	i.compared.Add(int64(n))
-	return secretID, ok
+	return found, ok
 }
 
-// canonicalUUID reports whether id is written as every client identifier is: a UUID in
-// lower case. Exact bytes only: no other spelling is the same client.
-func canonicalUUID(id string) bool {
-	if len(id) != 36 {
-		return false
-	}
-	for n, c := range []byte(id) {
-		if n == 8 || n == 13 || n == 18 || n == 23 {
-			if c != '-' {
-				return false
+// matchWeak is match by slow hashes.
+func (i *Issuer) matchWeak(ctx context.Context, client *directory.Client, text []byte, now registry.Time) (found registry.ClientSecret, ok bool, err error) {
+	var live []registry.ClientSecret
+	if client != nil {
+		for _, s := range client.Secrets {
+			if s.Live(now) {
+				live = append(live, s)
 			}
-		} else if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
+		}
+	}
+	found, first, ok, err := i.weak.verify(ctx, live, text)
+	if first {
+		i.options.Log.Warn("a client authenticates with an imported secret that is weak: rotate it", "client_id", client.ID)
+	}
+	return found, ok, err
+}
+
+// ours reports whether text can only be a secret of our making.
+func ours(text []byte) bool { return strings.HasPrefix(string(text), secret.Prefix) }
+
+// possible reports whether some client could have text for its secret: a well-formed one
+// of ours, or an imported one.
+func possible(text []byte) bool {
+	if ours(text) {
+		return secret.WellFormed(text)
+	}
+	return len(text) >= 1 && len(text) <= maxForeign
+}
+
+// clientID reports whether a client could have id: ours are UUIDs in lower case, imported
+// ones any unreserved characters of RFC 3986. Exact bytes only: no other spelling is the
+// same client.
+func clientID(id string) bool {
+	for _, c := range []byte(id) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '_', c == '~', c == '-':
+		default:
 			return false
 		}
 	}
-	return true
+	return len(id) >= 1 && len(id) <= maxClientID
 }

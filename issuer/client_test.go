@@ -80,6 +80,7 @@ func TestRow060UnknownClientLikeWrongSecret(t *testing.T) {
 
 func TestRow070MalformedSecret(t *testing.T) {
 	w := start(t, registry.Terms{})
+	w.wantIssued(w.ask(w.good())) // the client is held
 	good := w.secret.Reveal()
 	flipped := good[:len(good)-1] + "A" // the last character belongs to the checksum
 	if flipped == good {
@@ -91,13 +92,16 @@ func TestRow070MalformedSecret(t *testing.T) {
 		"a space after it": good + " ", "a line break after it": good + "\n", "NUL": good + "\x00", "60 KB": strings.Repeat("a", 60_000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			reads := w.store.grants.Load()
+			reads, wantReads := w.store.grants.Load(), int64(0)
+			if bad != "" && len(bad) <= maxForeign && !strings.HasPrefix(bad, "pst_") {
+				wantReads = 1 // it may be an imported one
+			}
 			text := strings.NewReplacer("\n", `\n`, "\x00", `\u0000`).Replace(bad)
 			w.skew.Add(int64(10 * time.Minute)) // far from the back-off of the case before
 			r := w.ask(`{"client_id":"` + w.client.ID + `","client_secret":"` + text + `"}`)
 			w.want(r, 401, answer.InvalidClient)
-			if n := w.store.grants.Load() - reads; n != 0 {
-				t.Errorf("the store was read %d times", n)
+			if n := w.store.grants.Load() - reads; n != wantReads {
+				t.Errorf("the store was read %d times, want %d", n, wantReads)
 			}
 			if first == "" {
 				first = canonical(r)
@@ -116,8 +120,13 @@ func TestRow070MalformedSecret(t *testing.T) {
 
 func TestRow074HostileClientID(t *testing.T) {
 	w := start(t, registry.Terms{})
+	// The one wildcard that an imported identifier may have is no wildcard.
+	for _, id := range []string{"_", w.client.ID[:35] + "_", strings.Repeat("_", 36)} {
+		w.want(w.ask(credentialsOf(id, w.secret)), 401, answer.InvalidClient)
+	}
+	w.store.grants.Store(0)
 	for _, id := range []string{
-		"", "' OR '1'='1", "%", "_", w.client.ID[:35] + "%", w.client.ID[:35] + "_", `\u0000`, w.client.ID + `\u0000`,
+		"", "' OR '1'='1", "%", "a%", w.client.ID[:35] + "%", strings.Repeat("a", 129), `\u0000`, w.client.ID + `\u0000`,
 		`" ; drop table client; --`, strings.Repeat("a", 60_000), `\r\n`, "../../etc/passwd", `\ud83d\ude00`,
 	} {
 		t.Run(fmt.Sprintf("%.20s", id), func(t *testing.T) {

@@ -56,7 +56,7 @@ func TestRow158StoreAway(t *testing.T) {
 	f("client that is not held", credentialsOf(other.ID, otherSecret))
 	f("wrong secret: nobody can say that it is", credentialsOf(w.client.ID, strange(t)))
 	f("unknown client: nobody can say that it is", credentialsOf(uuid.NewString(), strange(t)))
-	w.want(w.ask(credentialsOf(w.client.ID, "guess")), 401, answer.InvalidClient) // this needs no store
+	w.want(w.ask(credentialsOf(w.client.ID, "pst_guess")), 401, answer.InvalidClient) // this needs no store
 	w.store.away.Store(false)
 	w.wantIssued(w.ask(w.good()))
 	if n := w.issuer.backoff.held.Load(); n != 0 {

@@ -6,6 +6,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"postern/registry"
+	"postern/token"
 )
 
 // begin starts an answer that is not a refusal. What the server set up for an upstream's
@@ -15,7 +16,9 @@ func begin(ctx *fasthttp.RequestCtx, status int, contentType, cacheControl, requ
 	res.Reset()
 	res.Header.SetNoDefaultContentType(true)
 	res.SetStatusCode(status)
-	res.Header.Set("Content-Type", contentType)
+	if contentType != "" { // "": there is no content
+		res.Header.Set("Content-Type", contentType)
+	}
 	res.Header.Set("Cache-Control", cacheControl)
 	if requestID != "" {
 		res.Header.Set("X-Request-Id", requestID)
@@ -23,11 +26,39 @@ func begin(ctx *fasthttp.RequestCtx, status int, contentType, cacheControl, requ
 	return res
 }
 
-// writeIssued answers with a token's record and the token, in the guide's envelope.
-func writeIssued(ctx *fasthttp.RequestCtx, t registry.Token, jws, requestID string, now registry.Time) {
-	res := begin(ctx, fasthttp.StatusCreated, "application/json", "no-store", requestID) // RFC 6749 §5.1
+// writeToken answers with a token: in the guide's envelope, with its record, or as RFC
+// 6749 §5.1 has it.
+func writeToken(ctx *fasthttp.RequestCtx, d dialect, t registry.Token, c token.Claims, jws, requestID string, now registry.Time) {
+	status, body := fasthttp.StatusCreated, make([]byte, 0, 512+len(jws))
+	if d == oauth {
+		status, body = fasthttp.StatusOK, appendGranted(body, c, jws)
+	} else {
+		body = appendIssued(body, t, jws, now)
+	}
+	res := begin(ctx, status, jsonType, "no-store", requestID)
 	res.Header.Set("Pragma", "no-cache")
-	res.SetBodyRaw(appendIssued(make([]byte, 0, 512+len(jws)), t, jws, now))
+	res.SetBodyRaw(body)
+}
+
+// notice tells a client whose secret is weak what to do about it.
+func (c caller) notice(ctx *fasthttp.RequestCtx) {
+	if c.secret.Weak() {
+		ctx.Response.Header.Set("X-Postern-Notice", "rotate this client secret")
+	}
+}
+
+// appendGranted appends OAuth 2's answer. An empty scope is no scope at all there.
+func appendGranted(dst []byte, c token.Claims, jws string) []byte {
+	dst = append(dst, `{"access_token":"`...)
+	dst = append(dst, jws...)
+	dst = append(dst, `","token_type":"Bearer","expires_in":`...)
+	dst = strconv.AppendInt(dst, c.Expires-c.IssuedAt, 10)
+	if c.Scope != "" {
+		dst = append(dst, `,"scope":"`...)
+		dst = append(dst, c.Scope...)
+		dst = append(dst, '"')
+	}
+	return append(dst, '}')
 }
 
 // appendIssued appends the envelope: names, order, nulls and units are the guide's.

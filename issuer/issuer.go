@@ -1,11 +1,12 @@
-// Package issuer gives clients their access tokens: the token route in the guide's
-// own JSON dialect, and the JWK Set that verifies what it hands out.
+// Package issuer gives clients their access tokens, in the guide's own JSON dialect and
+// in OAuth 2's. Beside the token route it refreshes, revokes and introspects tokens, and
+// publishes the JWK Set and the metadata that any OAuth 2 client works with.
 //
 // What it must never do: let a token leave before its record is durable, answer our
 // own fault with 401, say whether a client identifier exists, or put a secret, a token
 // or any input into an error, a log line or a metric. It speaks to no upstream, and
 // what lies under the token path is never forwarded, however it is spelled. Start
-// reading at Serve, then issue.
+// reading at Serve, then issue: each route is one function, read top to bottom.
 package issuer
 
 import (
@@ -38,6 +39,15 @@ type Directory interface {
 	SigningKey(now time.Time) (*token.SigningKey, error)
 	// Keys returns the keys that verify.
 	Keys() (*token.KeySet, uint64)
+	// CatchUp returns nil once every change that was committed before is in effect here.
+	CatchUp(ctx context.Context) error
+}
+
+// Verifier says whom a token speaks for, as the front does it. *verifier.Verifier is one.
+type Verifier interface {
+	// Verify reports whom raw speaks for at now. Its error is a token.Invalid, which is
+	// the caller's fault, or wraps registry.ErrUnavailable. It does not keep raw.
+	Verify(raw []byte, now time.Time) (directory.Principal, error)
 }
 
 // Store keeps the records of issues. *registry.Registry is one.
@@ -45,18 +55,29 @@ type Store interface {
 	// IssueToken returns nil once t is durable and not before. It marks the client
 	// secret secretID used. It is called concurrently.
 	IssueToken(ctx context.Context, t registry.Token, secretID string) error
+	// RefreshToken notes that the record was refreshed and lives to expires at least, and
+	// returns it once that is durable: registry.ErrNotFound when the record is not the
+	// subject's, was revoked or removed, or may not be refreshed. It cannot overtake a
+	// revocation.
+	RefreshToken(ctx context.Context, id, subjectID string, now, expires registry.Time) (registry.Token, error)
+	// RevokeToken revokes every token of one record, or returns registry.ErrNotFound. A
+	// second call changes nothing.
+	RevokeToken(ctx context.Context, a registry.Actor, id string) (registry.Token, error)
 	// Prune removes what no answer needs any more and says how many rows that were.
 	Prune(ctx context.Context, now registry.Time) (rows int, err error)
 }
 
 // Options of an issuer. Every field is needed unless it says otherwise.
 type Options struct {
-	URL         string        // the claim iss
-	Audience    string        // the claim aud; "": URL
-	Realm       string        // of the Basic challenge; "": postern
-	TokenPath   string        // absolute, one segment at least, no trailing slash: /oauth/token
-	Lifetime    time.Duration // of an access token
-	MaxLifetime time.Duration // no access token lives longer, whatever the terms say
+	URL         string          // the claim iss
+	Audience    string          // the claim aud; "": URL
+	Realm       string          // of the Basic challenge; "": postern
+	TokenPath   string          // absolute, one segment at least, no trailing slash: /oauth/token
+	Lifetime    time.Duration   // of an access token
+	MaxLifetime time.Duration   // no access token lives longer, whatever the terms say; nor does a refreshed one, from its first issue
+	Algorithm   token.Algorithm // for the metadata: what tokens are signed with; "": ES256
+	Scopes      []string        // for the metadata: the scopes that are told to everybody; may be none
+	Verifier    Verifier        // checks the tokens that clients refresh and introspect
 	Now         func() time.Time
 	Random      io.Reader // for token ids and the key of the back-off; concurrent use must be safe (crypto/rand.Reader)
 	Log         *slog.Logger
@@ -76,11 +97,21 @@ type Issuer struct {
 	options   Options
 
 	tokenSegments [][]byte // of TokenPath, lower case
-	challenge     string   // WWW-Authenticate with 401 (RFC 6749 §5.2)
+	refreshPath   string
+	revokePath    string
+	introspection string // its path
+	challenge     string // WWW-Authenticate with 401 (RFC 6749 §5.2)
+	document      []byte // the metadata
+	issuerText    []byte // URL as a JSON string
+	audienceText  []byte // Audience as a JSON string
 	backoff       *backoff
+	weak          *weak
 	metrics       *metrics
-	bodies        sync.Pool   // of *[]byte, one for each request body being read
-	failing       atomic.Bool // the last issue failed for a fault of our own; its log line is out
+	bodies        sync.Pool // of *[]byte, one for each request body being read
+
+	issuing       outage // of issuing and refreshing
+	revoking      outage
+	introspecting outage
 
 	compared atomic.Int64 // digest comparisons, so that a test can count the work of a refusal
 }
@@ -94,12 +125,25 @@ func New(d Directory, s Store, o Options) *Issuer {
 	if o.Realm == "" {
 		o.Realm = "postern"
 	}
+	if o.Algorithm == "" {
+		o.Algorithm = token.ES256
+	}
 	i := &Issuer{
-		directory: d,
-		store:     s,
-		options:   o,
-		challenge: `Basic realm=` + quoted(o.Realm),
-		backoff:   newBackoff(o.Random, o.Now()),
+		directory:     d,
+		store:         s,
+		options:       o,
+		refreshPath:   o.TokenPath + "/refresh",
+		revokePath:    o.TokenPath + "/revoke",
+		introspection: o.TokenPath + "/introspect",
+		challenge:     `Basic realm=` + quoted(o.Realm),
+		document:      metadata(o),
+		issuerText:    jsonText(o.URL),
+		audienceText:  jsonText(o.Audience),
+		backoff:       newBackoff(o.Random, o.Now()),
+		weak:          newWeak(o.Random),
+		issuing:       outage{broken: "cannot issue access tokens", mended: "issuing access tokens again"},
+		revoking:      outage{broken: "cannot revoke access tokens", mended: "revoking access tokens again"},
+		introspecting: outage{broken: "cannot introspect access tokens", mended: "introspecting access tokens again"},
 	}
 	for segment := range strings.SplitSeq(strings.Trim(o.TokenPath, "/"), "/") {
 		i.tokenSegments = append(i.tokenSegments, []byte(strings.ToLower(segment)))
@@ -127,9 +171,14 @@ func quoted(text string) string {
 
 // Owns reports whether the issuer answers for path, the raw path of a request without
 // its query: the token path, everything below it, every spelling that some upstream
-// could read as one of these, and the JWK Set's path exactly. It does not allocate.
+// could read as one of these, and the well-known documents' paths exactly. It does not
+// allocate.
 func (i *Issuer) Owns(path []byte) bool {
-	return string(path) == jwksPath || covers(i.tokenSegments, path)
+	switch string(path) {
+	case jwksPath, serverPath, providerPath:
+		return true
+	}
+	return covers(i.tokenSegments, path)
 }
 
 // Serve answers a request whose path it Owns and returns the reason that was answered,
@@ -138,23 +187,19 @@ func (i *Issuer) Serve(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	switch path := ctx.URI().PathOriginal(); string(path) {
 	case i.options.TokenPath:
 		return i.issue(ctx, requestID)
+	case i.refreshPath:
+		return i.refresh(ctx, requestID)
+	case i.revokePath:
+		return i.revoke(ctx, requestID)
+	case i.introspection:
+		return i.introspect(ctx, requestID)
 	case jwksPath:
 		return i.jwks(ctx, requestID)
+	case serverPath, providerPath:
+		return i.publish(ctx, "application/json", i.document, requestID)
 	}
 	// A look-alike or a path below ours: no upstream may see what was sent to it.
-	return i.refuse(ctx, answer.Refusal{Reason: answer.NotFound, Close: hasBody(ctx)}, requestID)
-}
-
-func (i *Issuer) refuse(ctx *fasthttp.RequestCtx, r answer.Refusal, requestID string) answer.Reason {
-	return answer.Refuse(ctx, r, requestID, i.options.Now())
-}
-
-// unavailable is our own fault, never 401. The cause is told once until issuing works again.
-func (i *Issuer) unavailable(ctx *fasthttp.RequestCtx, what string, cause error, requestID string) answer.Reason {
-	if i.failing.CompareAndSwap(false, true) {
-		i.options.Log.Error("cannot issue access tokens: "+what, "error", cause, "request_id", requestID)
-	}
-	return i.refuse(ctx, answer.Refusal{Reason: answer.TemporarilyUnavailable}, requestID)
+	return i.refuse(ctx, guide, answer.Refusal{Reason: answer.NotFound, Close: hasBody(ctx)}, requestID)
 }
 
 // Collectors are the issuer's metrics.

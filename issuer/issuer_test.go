@@ -28,6 +28,7 @@ import (
 	"postern/registry"
 	"postern/secret"
 	"postern/token"
+	"postern/verifier"
 )
 
 func TestMain(m *testing.M) {
@@ -48,11 +49,12 @@ var operator = registry.Actor{Kind: "operator", ID: "test"}
 // watchedStore is a registry that can be watched and made to fail.
 type watchedStore struct {
 	*registry.Registry
-	grants atomic.Int64 // reads of a client
-	issues atomic.Int64
-	away   atomic.Bool
-	before atomic.Pointer[func(context.Context)] // called before a record is kept
-	alter  atomic.Pointer[func(*registry.Grant)] // called on what was read
+	grants      atomic.Int64 // reads of a client
+	issues      atomic.Int64
+	revocations atomic.Int64 // that were asked for
+	away        atomic.Bool
+	before      atomic.Pointer[func(context.Context)] // called before a record is kept
+	alter       atomic.Pointer[func(*registry.Grant)] // called on what was read
 }
 
 func (s *watchedStore) Grant(ctx context.Context, id string) (registry.Grant, error) {
@@ -78,6 +80,24 @@ func (s *watchedStore) IssueToken(ctx context.Context, t registry.Token, secretI
 	return s.Registry.IssueToken(ctx, t, secretID)
 }
 
+func (s *watchedStore) RefreshToken(ctx context.Context, id, subjectID string, now, expires registry.Time) (registry.Token, error) {
+	if s.away.Load() {
+		return registry.Token{}, registry.ErrUnavailable
+	}
+	if before := s.before.Load(); before != nil {
+		(*before)(ctx)
+	}
+	return s.Registry.RefreshToken(ctx, id, subjectID, now, expires)
+}
+
+func (s *watchedStore) RevokeToken(ctx context.Context, a registry.Actor, id string) (registry.Token, error) {
+	s.revocations.Add(1)
+	if s.away.Load() {
+		return registry.Token{}, registry.ErrUnavailable
+	}
+	return s.Registry.RevokeToken(ctx, a, id)
+}
+
 // world is one issuer with everything real around it: a store in a fresh file, a
 // directory that follows it when told to, and a server set up as the front sets its up.
 type world struct {
@@ -85,6 +105,7 @@ type world struct {
 	issuer    *Issuer
 	store     *watchedStore
 	directory *directory.Directory
+	verifier  *verifier.Verifier // the front's, and the issuer's own
 	address   string
 	skew      *atomic.Int64 // nanoseconds that all clocks here are ahead
 	served    chan answer.Reason
@@ -121,8 +142,11 @@ func start(t testing.TB, terms registry.Terms) *world {
 	w.organization, err = r.CreateOrganization(ctx, operator, "Example", terms)
 	w.check(err)
 	w.client, w.secret = w.newClient("")
+	w.verifier, err = verifier.New(w.directory, verifier.Options{Issuer: testIssuer, Audience: testIssuer, Leeway: 30 * time.Second, Now: now})
+	w.check(err)
+	t.Cleanup(w.verifier.Close)
 	w.issuer = New(w.directory, w.store, Options{
-		URL: testIssuer, Realm: "Example API", TokenPath: testPath,
+		URL: testIssuer, Realm: "Example API", TokenPath: testPath, Verifier: w.verifier,
 		Lifetime: 2 * time.Hour, MaxLifetime: 24 * time.Hour, Now: now, Random: rand.Reader, Log: log,
 	})
 	w.address = serve(t, w.handle, 10*time.Second)

@@ -6,18 +6,23 @@ import (
 	"postern/answer"
 )
 
-// jwks answers with the public keys (RFC 7517). They may be kept for five minutes: a
-// key is published long before it signs.
+// jwks answers with the public keys (RFC 7517).
 func (i *Issuer) jwks(ctx *fasthttp.RequestCtx, requestID string) answer.Reason {
-	if !ctx.IsGet() && !ctx.IsHead() {
-		return i.refuse(ctx, answer.Refusal{Reason: answer.MethodNotAllowed, Allow: "GET, HEAD", Close: hasBody(ctx)}, requestID)
-	}
 	keys, _ := i.directory.Keys()
-	if keys.Len() == 0 {
+	if keys.Len() == 0 && (ctx.IsGet() || ctx.IsHead()) {
 		// Nothing was loaded yet: an empty set that others keep for minutes would be a lie.
-		return i.refuse(ctx, answer.Refusal{Reason: answer.Unavailable, Close: hasBody(ctx)}, requestID)
+		return i.refuse(ctx, guide, answer.Refusal{Reason: answer.Unavailable, Close: hasBody(ctx)}, requestID)
 	}
-	begin(ctx, fasthttp.StatusOK, "application/jwk-set+json", "public, max-age=300", requestID).SetBodyRaw(keys.Document())
+	return i.publish(ctx, "application/jwk-set+json", keys.Document(), requestID)
+}
+
+// publish answers with a public document. It may be kept for five minutes: a key is
+// published long before it signs.
+func (i *Issuer) publish(ctx *fasthttp.RequestCtx, contentType string, document []byte, requestID string) answer.Reason {
+	if !ctx.IsGet() && !ctx.IsHead() {
+		return i.refuse(ctx, guide, answer.Refusal{Reason: answer.MethodNotAllowed, Allow: "GET, HEAD", Close: hasBody(ctx)}, requestID)
+	}
+	begin(ctx, fasthttp.StatusOK, contentType, "public, max-age=300", requestID).SetBodyRaw(document)
 	if hasBody(ctx) {
 		ctx.SetConnectionClose() // nobody reads it, so nothing behind it may be taken for a request
 	}

@@ -20,14 +20,14 @@ var lookalikes = []string{
 	"/oauth/token;", "/oauth/;x/token", "/oauth%2ftoken", "/oauth%2Ftoken", "/%6fauth/token", "/oauth/toke%6E", "/oauth/token%2f", "/oauth/token%3bx",
 	"/oauth/./token", "/oauth/token/.", "/x/../oauth/token", "/oauth/x/../token", "/x/..;/oauth/token", "/x/%2e%2e/oauth/token", "/../oauth/token",
 	"/x/%2E./oauth/token", "/oauth/token/../x", "/oauth\\token", "/oauth%5ctoken", "\\oauth/token", "oauth/token", "/x/y/../../oauth/token",
-	"/oauth/token/refresh", "/oauth/token/revoke", "/oauth/token/introspect", "/oauth/token/anything/below", "/oauth/token/%00", "/OAUTH/TOKEN/%ff",
+	"/oauth/token/refresh/", "/oauth/token/Refresh", "/oauth/token/%72evoke", "/oauth/token//introspect", "/oauth/token/introspect;x", "/oauth/token/anything/below", "/oauth/token/%00", "/OAUTH/TOKEN/%ff",
 }
 
 var strangers = []string{
 	"/", "", "/oauth", "/oauth/", "/oauth/tokens", "/oauth/toke", "/oauth/token2", "/oauthtoken", "/oauth/xtoken", "/x/oauth/token", "/oauth/x/token",
 	"/oauth%252ftoken", "/%256fauth/token", "/oauth/token%20", "/oauth/token.", "/oauth/token%", "/oauth/tok%zzen", "/oauth/../token", "/oauth/../x/token", "/token",
 	"/oauth/.token", "/oauth/...", "/oauth/..;/token", "/.well-known/jwks.json/", "/.well-known/JWKS.json", "/.well-known/jwks.json;x", "/.well-known/%6awks.json",
-	"/.well-known/oauth-authorization-server", "/x/..;y/z/oauth/token", "/api/v1/tracks/4711", strings.Repeat("/a", 4000) + "%", strings.Repeat("/..", 2000),
+	"/.well-known/oauth-authorization-server/", "/.well-known/oauth-authorization-server/oauth/token2", "/.well-known/openid-configuration;x", "/.well-known/OpenID-configuration", "/x/..;y/z/oauth/token", "/api/v1/tracks/4711", strings.Repeat("/a", 4000) + "%", strings.Repeat("/..", 2000),
 }
 
 func TestRow110Owns(t *testing.T) {
@@ -39,7 +39,12 @@ func TestRow110Owns(t *testing.T) {
 		}
 	}
 	f(testPath, true)
+	f("/oauth/token/refresh", true)
+	f("/oauth/token/revoke", true)
+	f("/oauth/token/introspect", true)
 	f("/.well-known/jwks.json", true)
+	f("/.well-known/oauth-authorization-server", true)
+	f("/.well-known/openid-configuration", true)
 	for _, path := range lookalikes {
 		f(path, true)
 	}

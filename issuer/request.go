@@ -3,7 +3,6 @@ package issuer
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -14,7 +13,6 @@ import (
 
 	"postern/answer"
 	"postern/secret"
-	"postern/token"
 )
 
 // maxBody is how many bytes of content a request may have.
@@ -26,26 +24,49 @@ type credentials struct {
 	clientSecret secret.Secret
 }
 
-// request is a token request, whatever dialect it came in.
+// request is a request to one of the token routes, whatever dialect it came in.
 type request struct {
+	dialect
 	credentials
 	scope string // space-separated; "": none asked
+	token string // to refresh, revoke or introspect
 }
 
-// readRequest is the shape of a token request: who sends what, before anybody looks at
-// whether it is true. With !ok the refusal is the answer, and it closes the connection
-// whenever some of the body was not read.
-func (i *Issuer) readRequest(ctx *fasthttp.RequestCtx) (req request, refusal answer.Refusal, ok bool) {
-	no := func(r answer.Refusal) (request, answer.Refusal, bool) { return request{}, r, false }
+// route is one of the four that clients authenticate at.
+type route uint8
+
+const (
+	issueRoute route = iota
+	refreshRoute
+	revokeRoute
+	introspectRoute
+)
+
+const (
+	jsonType          = "application/json"
+	formType          = "application/x-www-form-urlencoded"
+	clientCredentials = "client_credentials" // the grant type (RFC 6749 §4.4)
+)
+
+// readRequest is the shape of a request: who sends what, before anybody looks at whether
+// it is true. With !ok the refusal is the answer, in the dialect of req, and it closes the
+// connection whenever some of the body was not read.
+func (i *Issuer) readRequest(ctx *fasthttp.RequestCtx, at route) (req request, refusal answer.Refusal, ok bool) {
+	no := func(r answer.Refusal) (request, answer.Refusal, bool) { return request{dialect: req.dialect}, r, false }
 	if !ctx.IsPost() {
 		return no(answer.Refusal{Reason: answer.MethodNotAllowed, Allow: "POST", Close: hasBody(ctx)})
 	}
-	if query := ctx.QueryArgs(); query.Has("client_id") || query.Has("client_secret") {
+	media := mediaType(ctx.Request.Header.ContentType())
+	if media == formType {
+		req.dialect = oauth
+	}
+	query := ctx.QueryArgs()
+	if query.Has("client_id") || query.Has("client_secret") || at != issueRoute && query.Has("token") {
 		// RFC 6749 §2.3.1: never in the request URI, where logs and histories keep it.
 		return no(malformed("credentials must not be sent in the URL; rotate this client secret", hasBody(ctx)))
 	}
-	if mediaType(ctx.Request.Header.ContentType()) != "application/json" {
-		return no(answer.Refusal{Reason: answer.UnsupportedMediaType, AcceptPost: "application/json", Close: hasBody(ctx)})
+	if media != jsonType && media != formType {
+		return no(answer.Refusal{Reason: answer.UnsupportedMediaType, AcceptPost: jsonType + ", " + formType, Close: hasBody(ctx)})
 	}
 	// Before the body: what a trailer adds to the header must not count.
 	basic, presented, problem := basicCredentials(&ctx.Request.Header)
@@ -58,36 +79,66 @@ func (i *Issuer) readRequest(ctx *fasthttp.RequestCtx) (req request, refusal ans
 	if refusal.Reason != "" {
 		return no(refusal)
 	}
-	if presented && len(body) == 0 {
-		return request{credentials: basic}, answer.Refusal{}, true
-	}
-	members, err := token.Object(body)
-	if err != nil {
-		return no(malformed("the content must be one JSON object without repeated members", false))
-	}
-	id, hasID := members["client_id"]
-	password, hasPassword := members["client_secret"]
-	scope, hasScope := members["scope"]
+	var given parameters
 	switch {
-	case presented && (hasID || hasPassword):
-		return no(malformed("send the client's credentials in one place only", false))
-	case presented:
-		req.credentials = basic
-	case !hasID || !hasPassword:
-		return no(malformed("client_id and client_secret are required", false))
-	default:
-		text, isText := stringOf(password)
-		req.clientSecret = secret.Secret(text)
-		if req.clientID, ok = stringOf(id); !ok || !isText {
-			return no(malformed("client_id and client_secret must be strings", false))
-		}
+	case req.dialect == oauth:
+		given, problem = formParameters(body)
+	case len(body) > 0 || !presented: // with Basic there may be nothing more to say
+		given, problem = jsonParameters(body, at.members())
 	}
-	if hasScope {
-		if req.scope, ok = stringOf(scope); !ok {
-			return no(malformed("scope must be a string", false))
-		}
+	if problem != "" {
+		return no(malformed(problem, false))
+	}
+	if refusal = checkGrant(req.dialect, at, given); refusal.Reason != "" {
+		return no(refusal)
+	}
+	if req.credentials, refusal = i.chooseCredentials(req.dialect, at, basic, presented, given); refusal.Reason != "" {
+		return no(refusal)
+	}
+	if at == issueRoute {
+		req.scope = given["scope"]
+	} else if req.token = given["token"]; req.token == "" {
+		return no(malformed("token is required", false))
 	}
 	return req, answer.Refusal{}, true
+}
+
+// members are the names that a route reads in a JSON object.
+func (at route) members() []string {
+	if at == issueRoute {
+		return []string{"client_id", "client_secret", "scope"}
+	}
+	return []string{"client_id", "client_secret", "token"}
+}
+
+// checkGrant looks at the grant type, which OAuth 2's token request must name. The guide's
+// has none.
+func checkGrant(d dialect, at route, given parameters) answer.Refusal {
+	grant, named := given["grant_type"]
+	switch {
+	case d == guide || at != issueRoute || grant == clientCredentials:
+		return answer.Refusal{}
+	case !named:
+		return malformed("grant_type is required", false)
+	}
+	return answer.Refusal{Reason: answer.UnsupportedGrantType}
+}
+
+// chooseCredentials finds the one place that the client's credentials are in.
+func (i *Issuer) chooseCredentials(d dialect, at route, basic credentials, presented bool, given parameters) (credentials, answer.Refusal) {
+	id, hasID := given["client_id"]
+	password, hasPassword := given["client_secret"]
+	switch {
+	case presented && (hasID || hasPassword):
+		return credentials{}, malformed("send the client's credentials in one place only", false)
+	case presented:
+		return basic, answer.Refusal{}
+	case hasID && hasPassword:
+		return credentials{clientID: id, clientSecret: secret.Secret(password)}, answer.Refusal{}
+	case d == guide && (at == issueRoute || at == refreshRoute): // an object without its members
+		return credentials{}, malformed("client_id and client_secret are required", false)
+	}
+	return credentials{}, answer.Refusal{Reason: answer.InvalidClient, Challenge: i.challenge} // RFC 6749 §5.2
 }
 
 func malformed(message string, unread bool) answer.Refusal {
@@ -104,8 +155,8 @@ func hasBody(ctx *fasthttp.RequestCtx) bool {
 func mediaType(contentType []byte) string {
 	name, _, _ := bytes.Cut(contentType, []byte(";"))
 	name = bytes.TrimSpace(name)
-	if bytes.EqualFold(name, []byte("application/json")) {
-		return "application/json" // the usual case, without an allocation
+	if bytes.EqualFold(name, []byte(jsonType)) {
+		return jsonType // the usual case, without an allocation
 	}
 	return strings.ToLower(string(name))
 }
@@ -157,17 +208,6 @@ func readUpTo(r io.Reader, dst []byte, limit int) ([]byte, error) {
 		}
 	}
 	return dst, nil
-}
-
-// stringOf is the value of a JSON string. Anything else, null too, is !ok.
-func stringOf(raw json.RawMessage) (text string, ok bool) {
-	if len(raw) < 2 || raw[0] != '"' {
-		return "", false
-	}
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1]), true
-	}
-	return text, json.Unmarshal(raw, &text) == nil
 }
 
 // basicCredentials reads HTTP Basic as RFC 6749 §2.3.1 wants it: each part

@@ -2,7 +2,6 @@ package issuer
 
 import (
 	"context"
-	"errors"
 
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
@@ -21,71 +20,62 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	started := i.options.Now()
 
 	// shape
-	req, refusal, ok := i.readRequest(ctx)
+	req, refusal, ok := i.readRequest(ctx, issueRoute)
 	if !ok {
-		return i.refuse(ctx, refusal, requestID)
+		return i.refuse(ctx, req.dialect, refusal, requestID)
 	}
 
-	// client. Not bound to the connection: fasthttp tells nobody that the caller left.
+	// client, back-off. Not bound to the connection: fasthttp tells nobody that the caller left.
 	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	client, secretID, err := i.authenticate(waiting, req.credentials, registry.At(started))
-
-	// back-off
-	if errors.Is(err, errInvalidClient) {
-		if wait := i.backoff.failed(req.clientID, ctx.RemoteIP(), started); wait > 0 {
-			return i.refuse(ctx, answer.Refusal{Reason: answer.RateLimited, RetryAfter: wait}, requestID)
-		}
-		return i.refuse(ctx, answer.Refusal{Reason: answer.InvalidClient, Challenge: i.challenge}, requestID)
+	who, refusal := i.identify(waiting, req, ctx.RemoteIP(), started, &i.issuing, requestID)
+	if refusal.Reason != "" {
+		return i.refuse(ctx, req.dialect, refusal, requestID)
 	}
-	if err != nil {
-		return i.unavailable(ctx, "the store does not say who the client is", err, requestID)
-	}
-	i.backoff.passed(req.clientID, ctx.RemoteIP())
 
 	// decide
 	now := i.options.Now()
-	granted, reason := i.decide(client, req.scope, registry.At(now))
+	granted, reason := i.decide(who.Client, req.scope, registry.At(now))
 	if reason != answer.OK {
-		return i.refuse(ctx, answer.Refusal{Reason: reason}, requestID)
+		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: reason}, requestID)
 	}
 	key, err := i.directory.SigningKey(now)
 	if err != nil {
-		return i.unavailable(ctx, "there is no signing key", err, requestID)
+		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "there is no signing key", err, requestID), requestID)
 	}
 	id, err := registry.NewID(granted.issued.Time(), i.options.Random) // its time is issued_at
 	if err != nil {
-		return i.unavailable(ctx, "there is no randomness", err, requestID)
+		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "there is no randomness", err, requestID), requestID)
 	}
 
 	// sign. Before the record: claims that no token may carry leave no row behind.
 	record := registry.Token{
 		ID:             id.String(),
 		SubjectType:    subjectType,
-		SubjectID:      client.ID,
+		SubjectID:      who.ID,
 		IssuedAt:       granted.issued,
 		ExpiresAt:      granted.expires,
-		OrganizationID: client.OrganizationID,
+		OrganizationID: who.OrganizationID,
 		Scope:          granted.scope,
 		KeyID:          key.ID(),
 	}
-	jws, err := key.Sign(i.claims(id, record))
+	claims := i.claims(id, record)
+	jws, err := key.Sign(claims)
 	if err != nil {
 		i.options.Log.Error("cannot sign an access token", "error", err, "request_id", requestID)
-		return i.refuse(ctx, answer.Refusal{Reason: answer.Internal}, requestID)
+		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: answer.Internal}, requestID)
 	}
 
 	// record. Past this line the token is durable, and not a moment before.
-	if err := i.store.IssueToken(waiting, record, secretID); err != nil {
-		return i.unavailable(ctx, "the store does not keep their records", err, requestID)
+	if err := i.store.IssueToken(waiting, record, who.secret.ID); err != nil {
+		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "the store does not keep their records", err, requestID), requestID)
 	}
 
 	// answer
-	if i.failing.Load() && i.failing.CompareAndSwap(true, false) {
-		i.options.Log.Info("issuing access tokens again")
-	}
+	i.issuing.ends(i.options.Log)
 	answered := i.options.Now()
-	writeIssued(ctx, record, jws, requestID, registry.At(answered))
+	writeToken(ctx, req.dialect, record, claims, jws, requestID, registry.At(answered))
+	who.notice(ctx)
 	i.metrics.handedOut(answered.Sub(started))
 	return answer.OK
 }

@@ -142,7 +142,7 @@ func TestRow053MediaType(t *testing.T) {
 				return
 			}
 			w.want(r, 415, answer.UnsupportedMediaType)
-			if accept := r.Header.Get("Accept-Post"); accept != "application/json" {
+			if accept := r.Header.Get("Accept-Post"); accept != "application/json, application/x-www-form-urlencoded" {
 				t.Errorf("Accept-Post: %q", accept)
 			}
 			if !r.closed {
@@ -160,7 +160,7 @@ func TestRow053MediaType(t *testing.T) {
 	f("application/jsonp", false)
 	f("application/json, application/json", false)
 	f("application/problem+json", false)
-	f("application/x-www-form-urlencoded", false)
+	f("application/x-www-form-urlencoded+json", false)
 	f("multipart/form-data; boundary=application/json", false)
 
 	r := w.send("POST " + testPath + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
