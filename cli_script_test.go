@@ -8,8 +8,10 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,6 +40,7 @@ func TestMain(m *testing.M) {
 //	                        the environment. The third word, if any, is its lifetime.
 //	hostile                 make a store whose one organization has a name full of control
 //	                        characters, which today's registry would refuse
+//	fill FILE…              replace each @NAME@ in the files by what the environment has
 //	ready CODE NAME         serve this answer for every path until the script ends; put the URL
 //	                        in the environment, and its host and port in HOST
 func TestCommandLine(t *testing.T) {
@@ -49,6 +52,7 @@ func TestCommandLine(t *testing.T) {
 			"json":    scriptJSON,
 			"issue":   scriptIssue,
 			"hostile": scriptHostile,
+			"fill":    scriptFill,
 			"ready":   scriptReady,
 		},
 	})
@@ -167,6 +171,15 @@ func scriptHostile(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	_, err = db.ExecContext(ctx, "UPDATE organization SET name = $1", "a\x1b[31mb\u202ec\nd\u009be")
 	ts.Check(errors.Join(err, db.Close()))
+}
+
+func scriptFill(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		text := regexp.MustCompile("@[A-Z]+@").ReplaceAllStringFunc(ts.ReadFile(name), func(name string) string {
+			return ts.Getenv(strings.Trim(name, "@"))
+		})
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
 }
 
 func scriptReady(ts *testscript.TestScript, neg bool, args []string) {

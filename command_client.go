@@ -21,6 +21,7 @@ type ClientCommand struct {
 	Enable  ClientEnableCommand  `cmd:"" help:"Let a disabled client call again."`
 	Remove  ClientRemoveCommand  `cmd:"" help:"Remove a client for good."`
 	Rotate  ClientRotateCommand  `cmd:"" help:"Give a client a new secret, shown this once; the old one lives on for the overlap."`
+	Import  ClientImportCommand  `cmd:"" help:"Import the clients of another program, with the secrets that they have."`
 }
 
 const (
@@ -315,6 +316,9 @@ func clientRows(c registry.Client) []row {
 	}
 	for _, s := range c.Secrets {
 		text := "made " + moment(s.CreatedAt)
+		if s.Imported {
+			text = "imported (" + string(s.Kind) + ") " + moment(s.CreatedAt)
+		}
 		if s.LastUsedAt != 0 {
 			text += ", last used " + moment(s.LastUsedAt)
 		} else {
@@ -322,6 +326,8 @@ func clientRows(c registry.Client) []row {
 		}
 		if s.ExpiresAt != 0 {
 			text += ", expires " + moment(s.ExpiresAt)
+		} else if s.Imported {
+			text += ": rotate it"
 		}
 		rows = append(rows, row{"secret", text})
 	}
