@@ -159,6 +159,9 @@ func (p PublicKey) check() error {
 		if key.N.Bit(0) == 0 || key.E < 3 || key.E&1 == 0 {
 			return errors.New("the RSA modulus or exponent is even or too small")
 		}
+		if factorable(key.N) {
+			return errors.New("the RSA modulus can be factored (CVE-2017-15361)")
+		}
 		return nil
 	case ed25519.PublicKey:
 		if p.Algorithm != EdDSA || len(key) != ed25519.PublicKeySize {

@@ -52,12 +52,8 @@ func VerifyKey(raw []byte, keys *KeySet, e Expect, now time.Time) (Claims, Publi
 	if !ok || key.NotAfter != 0 && now.Unix() > key.NotAfter {
 		return Claims{}, PublicKey{}, UnknownKey
 	}
-	// The algorithm is the key's. The header must agree, and decides nothing (RFC 8725 §3.1).
-	if string(j.algorithm) != string(key.Algorithm) {
-		return Claims{}, PublicKey{}, Malformed
-	}
-	if key.Algorithm.method().Verify(string(j.input), j.signature, key.Key) != nil {
-		return Claims{}, PublicKey{}, BadSignature
+	if err := j.signedBy(key); err != nil {
+		return Claims{}, PublicKey{}, err
 	}
 	return j.claims(e), *key, nil
 }
@@ -69,6 +65,7 @@ type jws struct {
 	signature []byte
 	algorithm []byte
 	keyID     []byte
+	typed     bool // typ is ours
 
 	id           uuid.UUID
 	organization []byte
@@ -79,6 +76,18 @@ type jws struct {
 	issued       int64
 	notBefore    int64
 	expires      int64
+}
+
+// signedBy checks the signature. The algorithm is the key's: the header must agree, and
+// decides nothing (RFC 8725 §3.1).
+func (j *jws) signedBy(key *PublicKey) error {
+	if string(j.algorithm) != string(key.Algorithm) {
+		return Malformed
+	}
+	if key.Algorithm.method().Verify(string(j.input), j.signature, key.Key) != nil {
+		return BadSignature
+	}
+	return nil
 }
 
 // expect checks the claims that depend on who asks and when.
@@ -115,39 +124,46 @@ func (j *jws) claims(e Expect) Claims {
 	}
 }
 
-// parse takes raw apart: three parts, each canonical base64url (RFC 7515 §2), the first
-// two strict JSON objects.
+// parse takes raw apart: three parts, the first two strict JSON objects.
 func parse(raw []byte) (jws, error) {
 	var j jws
-	if len(raw) > MaxSize {
-		return j, Malformed
-	}
-	first := bytes.IndexByte(raw, '.')
-	last := bytes.LastIndexByte(raw, '.')
-	if first < 0 || last == first { // a dot more is no base64url
-		return j, Malformed
-	}
-	j.input = raw[:last]
-	buffer := make([]byte, 0, base64.RawURLEncoding.DecodedLen(len(raw)))
-	head, buffer, ok := decode(buffer, raw[:first])
+	head, body, ok := j.split(raw)
 	if !ok {
-		return j, Malformed
-	}
-	body, buffer, ok := decode(buffer, raw[first+1:last])
-	if !ok {
-		return j, Malformed
-	}
-	if j.signature, _, ok = decode(buffer, raw[last+1:]); !ok {
 		return j, Malformed
 	}
 	s := &scan{names: make([][]byte, 0, 16), members: make([]member, 0, 16)}
-	if !s.object(head) || !j.readHead(s.members) {
+	if !s.object(head) || !j.readHead(s.members) || len(j.algorithm) == 0 || len(j.keyID) == 0 || !j.typed {
 		return j, Malformed
 	}
 	if !s.object(body) || !j.readClaims(s.members) {
 		return j, Malformed
 	}
 	return j, nil
+}
+
+// split takes the compact serialization apart: three parts, each canonical base64url
+// (RFC 7515 §2, §7.1).
+func (j *jws) split(raw []byte) (head, body []byte, ok bool) {
+	if len(raw) > MaxSize {
+		return nil, nil, false
+	}
+	first := bytes.IndexByte(raw, '.')
+	last := bytes.LastIndexByte(raw, '.')
+	if first < 0 || last == first { // a dot more is no base64url
+		return nil, nil, false
+	}
+	j.input = raw[:last]
+	buffer := make([]byte, 0, base64.RawURLEncoding.DecodedLen(len(raw)))
+	head, buffer, ok = decode(buffer, raw[:first])
+	if !ok {
+		return nil, nil, false
+	}
+	body, buffer, ok = decode(buffer, raw[first+1:last])
+	if !ok {
+		return nil, nil, false
+	}
+	j.signature, _, ok = decode(buffer, raw[last+1:])
+	return head, body, ok
 }
 
 // decode appends the bytes of one part to buffer. Strict refuses loose last bits;
@@ -164,10 +180,9 @@ func decode(buffer, part []byte) (decoded, rest []byte, ok bool) {
 	return rest[from:len(rest):len(rest)], rest, true
 }
 
-// readHead reads the JOSE header. jku, x5u, jwk and x5c are not looked at: a key is
+// readHead reads the JOSE header; what may not be missing is parse's to say. jku, x5u, jwk and x5c are not looked at: a key is
 // found by kid among ours or not at all (RFC 8725 §3.10).
 func (j *jws) readHead(members []member) bool {
-	typed := false
 	for _, m := range members {
 		ok := true
 		switch string(m.name) {
@@ -179,7 +194,7 @@ func (j *jws) readHead(members []member) bool {
 		case "typ":
 			var typ []byte
 			typ, ok = text(m.value)
-			typed = string(typ) == mediaType
+			j.typed = string(typ) == mediaType
 		case "crit", "b64": // extensions that change what is signed; we know none (RFC 7515 §4.1.11, RFC 7797)
 			return false
 		}
@@ -187,7 +202,7 @@ func (j *jws) readHead(members []member) bool {
 			return false
 		}
 	}
-	return len(j.algorithm) > 0 && len(j.keyID) > 0 && typed
+	return true
 }
 
 // readClaims reads the claims set. Which of them are missing shows afterwards: no
