@@ -20,11 +20,12 @@ type TokenFilter struct {
 	Limit          int    // 0: 100
 }
 
-const tokenColumns = `t.id, t.removed_at, t.refreshed_at, t.revoked_at, t.subject_type, t.subject_id, t.issued_at, t.expires_at,
-	COALESCE(t.issuer_type, ''), COALESCE(t.issuer_id, ''), t.organization_id, t.scope, t.key_id`
+const tokenColumns = `token.id, token.removed_at, token.refreshed_at, token.revoked_at, token.subject_type, token.subject_id, token.issued_at, token.expires_at,
+	COALESCE(token.issuer_type, ''), COALESCE(token.issuer_id, ''), token.organization_id, token.scope, token.key_id`
 
-// selectTokens reads tokens; what comes after it may join and filter.
-const selectTokens = `SELECT ` + tokenColumns + ` FROM token t `
+// selectTokens reads tokens; what comes after it may join and filter. No alias: RETURNING knows
+// only the name of the table.
+const selectTokens = `SELECT ` + tokenColumns + ` FROM token `
 
 // findTokens runs a query that answers with tokenColumns.
 func findTokens(ctx context.Context, q querier, query string, args ...any) (found []Token, err error) {
@@ -42,7 +43,7 @@ func findToken(ctx context.Context, q querier, id string) (Token, error) {
 	if !storable(id) {
 		return Token{}, notFound(KindToken)
 	}
-	found, err := findTokens(ctx, q, selectTokens+`WHERE t.id = $1`, id)
+	found, err := findTokens(ctx, q, selectTokens+`WHERE token.id = $1`, id)
 	return one(found, KindToken, err)
 }
 
@@ -67,15 +68,15 @@ func (r *Registry) Tokens(ctx context.Context, f TokenFilter) (found []Token, er
 	}
 	join, conditions := "", []string{}
 	if f.ClientID != "" {
-		conditions = append(conditions, "t.subject_id = "+arg(f.ClientID))
+		conditions = append(conditions, "token.subject_id = "+arg(f.ClientID))
 	}
 	if f.OrganizationID != "" {
-		conditions = append(conditions, "t.organization_id = "+arg(f.OrganizationID))
+		conditions = append(conditions, "token.organization_id = "+arg(f.OrganizationID))
 	}
 	if !f.All {
-		join = `JOIN client c ON c.id = t.subject_id JOIN organization o ON o.id = t.organization_id `
-		conditions = append(conditions, "t.expires_at > "+arg(int64(r.now())), "t.revoked_at IS NULL",
-			"t.issued_at > COALESCE(c.tokens_valid_from, 0)", "t.issued_at > COALESCE(o.tokens_valid_from, 0)")
+		join = `JOIN client c ON c.id = token.subject_id JOIN organization o ON o.id = token.organization_id `
+		conditions = append(conditions, "token.expires_at > "+arg(int64(r.now())), "token.revoked_at IS NULL",
+			"token.issued_at > COALESCE(c.tokens_valid_from, 0)", "token.issued_at > COALESCE(o.tokens_valid_from, 0)")
 	}
 	where := ""
 	if len(conditions) > 0 {
@@ -85,7 +86,7 @@ func (r *Registry) Tokens(ctx context.Context, f TokenFilter) (found []Token, er
 		f.Limit = defaultLimit
 	}
 	// Ids are UUIDv7: their order is the order of issue.
-	found, err = findTokens(ctx, r.engine.read, selectTokens+join+where+` ORDER BY t.id DESC LIMIT `+arg(f.Limit), args...)
+	found, err = findTokens(ctx, r.engine.read, selectTokens+join+where+` ORDER BY token.id DESC LIMIT `+arg(f.Limit), args...)
 	return found, r.fault("read tokens", err)
 }
 
@@ -124,8 +125,8 @@ func (r *Registry) refresh(ctx context.Context, id, subjectID string, now, expir
 		return Token{}, err
 	}
 	defer tx.Rollback() // after a commit there is nothing to roll back
-	found, err := findTokens(ctx, tx, `UPDATE token AS t SET refreshed_at = $1, expires_at = CASE WHEN t.expires_at > $2 THEN t.expires_at ELSE $2 END
-		WHERE t.id = $3 AND t.subject_id = $4 AND t.subject_type = 'Client' AND t.revoked_at IS NULL AND t.removed_at IS NULL AND t.issuer_type IS NULL
+	found, err := findTokens(ctx, tx, `UPDATE token SET refreshed_at = $1, expires_at = CASE WHEN token.expires_at > $2 THEN token.expires_at ELSE $2 END
+		WHERE token.id = $3 AND token.subject_id = $4 AND token.subject_type = 'Client' AND token.revoked_at IS NULL AND token.removed_at IS NULL AND token.issuer_type IS NULL
 		RETURNING `+tokenColumns, int64(now), int64(expires), id, subjectID)
 	t, err := one(found, KindToken, err)
 	if err != nil {
