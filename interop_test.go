@@ -283,7 +283,8 @@ func nodeModules(t *testing.T, npm string) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
+	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline",
+		"--fetch-retries=1", "--fetch-retry-mintimeout=2000") // soon done without a network; .ci/run has filled the cache
 	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second // npm is a script, and its children hold the output
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if os.Getenv("CI") == "true" {
