@@ -50,7 +50,7 @@ func (i *Issuer) identify(ctx context.Context, req request, source net.IP, now t
 	if wait := i.backoff.failed(req.clientID, source, now); wait > 0 {
 		return caller{}, answer.Refusal{Reason: answer.RateLimited, RetryAfter: wait}
 	}
-	return caller{}, answer.Refusal{Reason: answer.InvalidClient, Challenge: i.challenge}
+	return caller{}, answer.Refusal{Reason: answer.InvalidClient}
 }
 
 // authenticate finds the client that c speaks for, and the secret that proves it. It fails

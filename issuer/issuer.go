@@ -100,7 +100,7 @@ type Issuer struct {
 	refreshPath   string
 	revokePath    string
 	introspection string // its path
-	challenge     string // WWW-Authenticate with 401 (RFC 6749 §5.2)
+	challenge     string // WWW-Authenticate with 401
 	document      []byte // the metadata
 	issuerText    []byte // URL as a JSON string
 	audienceText  []byte // Audience as a JSON string

@@ -90,6 +90,12 @@ func (s *watchedStore) RefreshToken(ctx context.Context, id, subjectID string, n
 	return s.Registry.RefreshToken(ctx, id, subjectID, now, expires)
 }
 
+// overtake does something when the next record is on its way to the store.
+func (s *watchedStore) overtake(do func()) {
+	before := func(context.Context) { do() }
+	s.before.Store(&before)
+}
+
 func (s *watchedStore) RevokeToken(ctx context.Context, a registry.Actor, id string) (registry.Token, error) {
 	s.revocations.Add(1)
 	if s.away.Load() {
@@ -217,14 +223,18 @@ func (w *world) check(err error) {
 func (w *world) addKey() {
 	w.t.Helper()
 	_, err := w.store.EnsureKey(w.t.Context(), operator, string(token.ES256), time.Minute, time.Hour, func() (registry.Key, error) {
-		key, err := token.GenerateSigningKey(token.ES256, rand.Reader)
-		if err != nil {
-			return registry.Key{}, err
-		}
-		der, err := key.MarshalPKCS8()
-		return registry.Key{ID: key.ID(), Algorithm: string(token.ES256), Private: der}, err
+		return *w.newKey(), nil
 	})
 	w.check(err)
+}
+
+func (w *world) newKey() *registry.Key {
+	w.t.Helper()
+	key, err := token.GenerateSigningKey(token.ES256, rand.Reader)
+	w.check(err)
+	der, err := key.MarshalPKCS8()
+	w.check(err)
+	return &registry.Key{ID: key.ID(), Algorithm: string(token.ES256), Private: der}
 }
 
 func (w *world) newClient(agreementID string) (registry.Client, secret.Secret) {

@@ -36,10 +36,9 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 
 	// token: the client's own, and still valid
 	now := i.options.Now()
-	invalid := answer.Refusal{Reason: answer.InvalidToken, Challenge: i.challenge}
 	old, err := i.options.Verifier.Verify([]byte(req.token), now)
 	if _, ok := errors.AsType[token.Invalid](err); ok || err == nil && old.Client.ID != who.ID {
-		return i.refuse(ctx, req.dialect, invalid, requestID)
+		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: answer.InvalidToken}, requestID)
 	}
 	if err != nil {
 		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "tokens cannot be verified", err, requestID), requestID)
@@ -48,7 +47,7 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	// decide
 	granted, reason := i.decideRefresh(who.Client, old, registry.At(now))
 	if reason != answer.OK {
-		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: reason, Challenge: invalid.Challenge}, requestID)
+		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: reason}, requestID)
 	}
 	key, err := i.directory.SigningKey(now)
 	if err != nil {
@@ -68,7 +67,7 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	// record. Past this line the refresh is durable, and not a moment before.
 	record, err := i.store.RefreshToken(waiting, old.Token.String(), who.ID, granted.issued, granted.expires)
 	if errors.Is(err, registry.ErrNotFound) { // revoked a moment ago, or minted by a user
-		return i.refuse(ctx, req.dialect, invalid, requestID)
+		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: answer.InvalidToken}, requestID)
 	}
 	if err != nil {
 		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "the store does not keep their records", err, requestID), requestID)

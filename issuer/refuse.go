@@ -17,8 +17,11 @@ const (
 	oauth                // a form; the answers of RFC 6749 §5
 )
 
-// refuse writes r as d wants it.
+// refuse writes r as d wants it. Every 401 of ours has the challenge (RFC 6749 §5.2).
 func (i *Issuer) refuse(ctx *fasthttp.RequestCtx, d dialect, r answer.Refusal, requestID string) answer.Reason {
+	if r.Reason.Status() == fasthttp.StatusUnauthorized {
+		r.Challenge = i.challenge
+	}
 	reason := answer.Refuse(ctx, r, requestID, i.options.Now())
 	if d == guide {
 		return reason

@@ -92,7 +92,7 @@ func (i *Issuer) readRequest(ctx *fasthttp.RequestCtx, at route) (req request, r
 	if refusal = checkGrant(req.dialect, at, given); refusal.Reason != "" {
 		return no(refusal)
 	}
-	if req.credentials, refusal = i.chooseCredentials(req.dialect, at, basic, presented, given); refusal.Reason != "" {
+	if req.credentials, refusal = chooseCredentials(req.dialect, at, basic, presented, given); refusal.Reason != "" {
 		return no(refusal)
 	}
 	if at == issueRoute {
@@ -125,7 +125,7 @@ func checkGrant(d dialect, at route, given parameters) answer.Refusal {
 }
 
 // chooseCredentials finds the one place that the client's credentials are in.
-func (i *Issuer) chooseCredentials(d dialect, at route, basic credentials, presented bool, given parameters) (credentials, answer.Refusal) {
+func chooseCredentials(d dialect, at route, basic credentials, presented bool, given parameters) (credentials, answer.Refusal) {
 	id, hasID := given["client_id"]
 	password, hasPassword := given["client_secret"]
 	switch {
@@ -138,7 +138,7 @@ func (i *Issuer) chooseCredentials(d dialect, at route, basic credentials, prese
 	case d == guide && (at == issueRoute || at == refreshRoute): // an object without its members
 		return credentials{}, malformed("client_id and client_secret are required", false)
 	}
-	return credentials{}, answer.Refusal{Reason: answer.InvalidClient, Challenge: i.challenge} // RFC 6749 §5.2
+	return credentials{}, answer.Refusal{Reason: answer.InvalidClient} // RFC 6749 §5.2
 }
 
 func malformed(message string, unread bool) answer.Refusal {
