@@ -216,9 +216,6 @@ func TestRow076ImportedSecrets(t *testing.T) {
 	if n := w.issuer.weak.queue.Load(); n != 0 {
 		t.Errorf("%d are in the queue", n)
 	}
-	if strings.Contains(w.log.String(), "cannot issue access tokens") {
-		t.Error("a full queue is told as an outage")
-	}
 	// With the right one, however many ask: one hash for each slot, and then none.
 	total := hashes.total.Load()
 	for range 100 {
@@ -239,6 +236,24 @@ func (w *world) wantStatus(r reply, status int) {
 	w.t.Helper()
 	if r.StatusCode != status {
 		w.t.Fatalf("got %d, want %d: %s", r.StatusCode, status, r.body)
+	}
+}
+
+// A full queue is no outage, and no failure of the client's.
+func TestWeakQueueFull(t *testing.T) {
+	w := start(t, registry.Terms{})
+	w.imported("old-client", registry.Argon2id, "correct-horse")
+	w.issuer.weak.queue.Store(weakAtOnce + weakWaiting)
+	for range 2 * backoffFailures {
+		w.want(w.ask(credentialsOf("old-client", "guess")), 503, answer.TemporarilyUnavailable)
+	}
+	w.wantOAuth(w.submit("", "grant_type=client_credentials", basic("old-client", "correct-horse")), 503, answer.TemporarilyUnavailable)
+	w.issuer.weak.queue.Store(weakAtOnce + weakWaiting - 1)
+	w.wantIssued(w.ask(credentialsOf("old-client", "correct-horse")))
+	w.issuer.weak.queue.Store(weakAtOnce + weakWaiting)
+	w.wantIssued(w.ask(credentialsOf("old-client", "correct-horse"))) // it was proved
+	if strings.Contains(w.log.String(), "cannot issue access tokens") || w.issuer.backoff.held.Load() != 0 {
+		t.Error("a full queue is told as an outage, or as a failure")
 	}
 }
 
