@@ -21,6 +21,7 @@ import (
 
 	"postern/registry"
 	"postern/secret"
+	"postern/token"
 )
 
 // TestMain makes this test binary serve as the program postern too: it is in the PATH of
@@ -40,6 +41,10 @@ func TestMain(m *testing.M) {
 //	                        the environment. The third word, if any, is its lifetime.
 //	hostile                 make a store whose one organization has a name full of control
 //	                        characters, which today's registry would refuse
+//	forge TOKEN NAME        put the token with another signature in the environment
+//	sleep DURATION          for what only real time does
+//	publish NAME            serve the JWK Set of postern.db until the script ends, at /jwks.json, beside
+//	                        /huge and /elsewhere (a redirect); put the URL in the environment
 //	fill FILE…              replace each @NAME@ in the files by what the environment has
 //	ready CODE NAME         serve this answer for every path until the script ends; put the URL
 //	                        in the environment, and its host and port in HOST
@@ -53,6 +58,9 @@ func TestCommandLine(t *testing.T) {
 			"issue":   scriptIssue,
 			"hostile": scriptHostile,
 			"fill":    scriptFill,
+			"publish": scriptPublish,
+			"forge":   scriptForge,
+			"sleep":   scriptSleep,
 			"ready":   scriptReady,
 		},
 	})
@@ -180,6 +188,41 @@ func scriptFill(ts *testscript.TestScript, _ bool, args []string) {
 		})
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
 	}
+}
+
+func scriptForge(ts *testscript.TestScript, _ bool, args []string) {
+	dot := strings.LastIndexByte(args[0], '.') + 1
+	first := "A"
+	if args[0][dot] == 'A' {
+		first = "B"
+	}
+	ts.Setenv(args[1], args[0][:dot]+first+args[0][dot+1:])
+}
+
+func scriptSleep(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	time.Sleep(d)
+}
+
+func scriptPublish(ts *testscript.TestScript, _ bool, args []string) {
+	r, err := registry.Open(context.Background(), registry.Options{DSN: secret.Secret("sqlite:" + ts.MkAbs("postern.db"))})
+	ts.Check(err)
+	all, err := r.Keys(context.Background())
+	ts.Check(errors.Join(err, r.Close()))
+	var public []token.PublicKey
+	for _, k := range all {
+		key, err := token.ParseSigningKey(token.Algorithm(k.Algorithm), []byte(k.Private.Reveal()))
+		ts.Check(err)
+		public = append(public, key.Public())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/jwks.json", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(token.NewKeySet(public...).Document()) })
+	mux.HandleFunc("/huge", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20+1)) })
+	mux.Handle("/elsewhere", http.RedirectHandler("/jwks.json", http.StatusFound))
+	server := httptest.NewServer(mux)
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.URL)
 }
 
 func scriptReady(ts *testscript.TestScript, neg bool, args []string) {

@@ -9,9 +9,11 @@ import (
 
 // TokenCommand groups what can be done with access tokens.
 type TokenCommand struct {
-	List   TokenListCommand   `cmd:"" help:"List access tokens, the newest first."`
-	Show   TokenShowCommand   `cmd:"" help:"Show the record of one access token; the token itself is not kept."`
-	Revoke TokenRevokeCommand `cmd:"" help:"Revoke one access token, or all of a client or an organization."`
+	List    TokenListCommand    `cmd:"" help:"List access tokens, the newest first."`
+	Show    TokenShowCommand    `cmd:"" help:"Show the record of one access token; the token itself is not kept."`
+	Issue   TokenIssueCommand   `cmd:"" help:"Issue an access token for a client; it is shown this once."`
+	Inspect TokenInspectCommand `cmd:"" help:"Say what an access token says, and whether it verifies."`
+	Revoke  TokenRevokeCommand  `cmd:"" help:"Revoke one access token, or all of a client or an organization."`
 }
 
 const tokensHint = "postern token list --all shows the access tokens there are; the id is the claim jti"

@@ -32,7 +32,7 @@ type commands struct {
 
 	Organization OrganizationCommand `cmd:"" help:"Organizations: the companies that use the services."`
 	Client       ClientCommand       `cmd:"" help:"Clients: one application of an organization in one stage."`
-	Token        TokenCommand        `cmd:"" help:"Access tokens: what was issued, and revocation."`
+	Token        TokenCommand        `cmd:"" help:"Access tokens: issue, inspect, list, revoke."`
 	Key          KeyCommand          `cmd:"" help:"Signing keys: list, rotate, remove."`
 
 	Healthcheck HealthcheckCommand `cmd:"" help:"Ask a running postern whether it is ready."`
@@ -41,6 +41,7 @@ type commands struct {
 
 // environment is all that a command gets from the outside world beside its context.
 type environment struct {
+	Stdin   io.Reader // what an argument of - stands for
 	Stdout  io.Writer // answers
 	Stderr  io.Writer // errors, notes and logs
 	Environ []string  // NAME=value
@@ -49,7 +50,7 @@ type environment struct {
 }
 
 func newEnvironment(environ []string, stdout, stderr io.Writer) *environment {
-	return &environment{Stdout: stdout, Stderr: stderr, Environ: environ, Now: time.Now, Random: rand.Reader}
+	return &environment{Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Environ: environ, Now: time.Now, Random: rand.Reader}
 }
 
 // Getenv returns the last value of name in Environ; "" when there is none.
