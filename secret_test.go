@@ -26,7 +26,7 @@ func revealers() map[string]string {
 		"issuer/client.go: (*Issuer).authenticate":           "the digest of what the client sent",
 		"issuer/weak.go: (*weak).proofOf":                    "its keyed digest is what is remembered",
 		"issuer/weak.go: verifyWeak":                         "bcrypt compares with it",
-		"registry/import.go: (*Registry).insertChunk":        "the slow hash is what is kept of an imported secret",
+		"registry/import.go: (*importWriter).insert":         "the slow hash is what is kept of an imported secret",
 		"registry/registry.go: Open":                         "the DSN, and the length of the master key",
 		"registry/secrets.go: (*Registry).addSecret":         "the digest is what is kept",
 		"registry/wrap.go: (sealer).seal":                    "the private key is encrypted",

@@ -43,6 +43,9 @@ func (r *Registry) mutate(ctx context.Context, doing string, a Actor, f func(tx 
 	return r.fault(doing, tx.Commit())
 }
 
+const insertEventQuery = `INSERT INTO event (seq, at, actor_kind, actor_id, actor_address, action, kind, id, detail)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
+
 // record takes the next numbers as the last step: from then on until the commit nobody else
 // can take one, so the order of numbers is the order of commits.
 func record(ctx context.Context, tx *tx, a Actor, d deed) error {
@@ -54,9 +57,7 @@ func record(ctx context.Context, tx *tx, a Actor, d deed) error {
 	if _, err := tx.ExecContext(ctx, `INSERT INTO change (seq, kind, id, at) VALUES ($1, $2, $3, $4)`, change, string(d.kind), d.id, int64(tx.now)); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO event (seq, at, actor_kind, actor_id, actor_address, action, kind, id, detail)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		event, int64(tx.now), a.Kind, a.ID, a.Address, d.action, string(d.kind), d.id, d.detail)
+	_, err = tx.ExecContext(ctx, insertEventQuery, event, int64(tx.now), a.Kind, a.ID, a.Address, d.action, string(d.kind), d.id, d.detail)
 	return err
 }
 
