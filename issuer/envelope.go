@@ -16,9 +16,7 @@ func begin(ctx *fasthttp.RequestCtx, status int, contentType, cacheControl, requ
 	res.Reset()
 	res.Header.SetNoDefaultContentType(true)
 	res.SetStatusCode(status)
-	if contentType != "" { // "": there is no content
-		res.Header.Set("Content-Type", contentType)
-	}
+	res.Header.Set("Content-Type", contentType)
 	res.Header.Set("Cache-Control", cacheControl)
 	if requestID != "" {
 		res.Header.Set("X-Request-Id", requestID)

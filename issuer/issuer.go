@@ -101,7 +101,6 @@ type Issuer struct {
 	revokePath    string
 	introspection string // its path
 	challenge     string // WWW-Authenticate with 401
-	document      []byte // the metadata
 	issuerText    []byte // URL as a JSON string
 	audienceText  []byte // Audience as a JSON string
 	backoff       *backoff
@@ -136,7 +135,6 @@ func New(d Directory, s Store, o Options) *Issuer {
 		revokePath:    o.TokenPath + "/revoke",
 		introspection: o.TokenPath + "/introspect",
 		challenge:     `Basic realm=` + quoted(o.Realm),
-		document:      metadata(o),
 		issuerText:    jsonText(o.URL),
 		audienceText:  jsonText(o.Audience),
 		backoff:       newBackoff(o.Random, o.Now()),
@@ -196,7 +194,8 @@ func (i *Issuer) Serve(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	case jwksPath:
 		return i.jwks(ctx, requestID)
 	case serverPath, providerPath:
-		return i.publish(ctx, "application/json", i.document, requestID)
+		keys, _ := i.directory.Keys()
+		return i.publish(ctx, jsonType, metadata(i.options, keys), requestID)
 	}
 	// A look-alike or a path below ours: no upstream may see what was sent to it.
 	return i.refuse(ctx, guide, answer.Refusal{Reason: answer.NotFound, Close: hasBody(ctx)}, requestID)

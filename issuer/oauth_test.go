@@ -326,8 +326,10 @@ func TestMetadata(t *testing.T) {
 		}
 		w.want(w.send("POST "+path+" HTTP/1.1\r\nHost: a\r\n\r\n"), 405, answer.MethodNotAllowed)
 	}
-	other := string(metadata(Options{URL: testIssuer, TokenPath: "/t", Algorithm: token.EdDSA, Scopes: []string{"a", "b"}}))
-	for _, part := range []string{`"scopes_supported":["a","b"]`, `["EdDSA"]`, `"token_endpoint":"https://api.example.com/t"`} {
+	keys, _ := w.directory.Keys()
+	other := string(metadata(Options{URL: testIssuer, TokenPath: "/t", Algorithm: token.EdDSA, Scopes: []string{"a", "b"}}, keys))
+	// What an earlier algorithm signed is still out there.
+	for _, part := range []string{`"scopes_supported":["a","b"]`, `["ES256","EdDSA"]`, `"token_endpoint":"https://api.example.com/t"`} {
 		if !strings.Contains(other, part) {
 			t.Errorf("%s is not in %s", part, other)
 		}

@@ -56,9 +56,10 @@ func (i *Issuer) revoke(ctx *fasthttp.RequestCtx, requestID string) answer.Reaso
 	return i.revoked(ctx, who, requestID)
 }
 
-// revoked is the one answer of revoke that is not a refusal.
+// revoked is the one answer of revoke that is not a refusal. RFC 7009 §2.2 lets clients
+// ignore its content; some libraries insist on JSON.
 func (i *Issuer) revoked(ctx *fasthttp.RequestCtx, who caller, requestID string) answer.Reason {
-	begin(ctx, fasthttp.StatusOK, "", "no-store", requestID)
+	begin(ctx, fasthttp.StatusOK, jsonType, "no-store", requestID).SetBodyRaw([]byte("{}"))
 	who.notice(ctx)
 	return answer.OK
 }

@@ -17,7 +17,7 @@ import (
 // wantRevoked asserts the one answer that revocation has.
 func (w *world) wantRevoked(r reply) {
 	w.t.Helper()
-	if r.StatusCode != 200 || r.body != "" || r.ContentLength != 0 || r.Header.Get("Content-Type") != "" || r.Header.Get("Cache-Control") != "no-store" {
+	if r.StatusCode != 200 || r.body != "{}" || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("Cache-Control") != "no-store" {
 		w.t.Fatalf("got %d %v %q", r.StatusCode, r.Header, r.body)
 	}
 	if got := <-w.served; got != answer.OK {

@@ -38,5 +38,19 @@ func (s *KeySet) Lookup(kid string) (PublicKey, bool) {
 // Len is the number of keys.
 func (s *KeySet) Len() int { return len(s.keys) }
 
+// Algorithms lists what the keys sign with, each once.
+func (s *KeySet) Algorithms() []Algorithm {
+	var all []Algorithm
+	for _, a := range []Algorithm{ES256, RS256, EdDSA} {
+		for _, k := range s.keys {
+			if k.Algorithm == a {
+				all = append(all, a)
+				break
+			}
+		}
+	}
+	return all
+}
+
 // Document is the JWK Set (RFC 7517 §5). It holds public parts only. Do not change it.
 func (s *KeySet) Document() []byte { return s.document }

@@ -15,9 +15,8 @@ for (const authorizationMethod of ['header', 'body']) {
   await passes(access.token.access_token);
   held.push(`token ${authorizationMethod}`);
 
-  // It takes nothing but JSON for an answer, and a revocation is answered with nothing (RFC 7009 §2.2): this is
-  // the library's own way to be told.
-  await access.revoke('access_token', { json: true });
+  // It takes nothing but JSON for an answer, that of a revocation too.
+  await access.revoke('access_token');
   equal((await use(access.token.access_token)).status, 401, 'a revoked token used');
   held.push(`revoke ${authorizationMethod}`);
 
