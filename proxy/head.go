@@ -97,6 +97,8 @@ func newClassifier(reserved []string) (*classifier, error) {
 		{requestIDKind, []string{"X-Request-Id"}},
 		// Hop-by-hop (RFC 9110 §7.6.1), and what only means something to a proxy.
 		{dropped, []string{"Keep-Alive", "TE", "Trailer", "Upgrade", "HTTP2-Settings"}},
+		// To some upstreams these are the target, which would be another than was judged.
+		{dropped, []string{"X-Original-URL", "X-Rewrite-URL"}},
 		// Written afresh. Nobody in front of postern is trusted to have written them.
 		{dropped, []string{"Forwarded", "Via", "X-Real-IP"}},
 		{dropped, reserved},

@@ -188,7 +188,7 @@ func TestRow090ForwardingFieldsOfAnUntrustedPeer(t *testing.T) {
 	for _, name := range []string{
 		"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Uri", "X-Forwarded-Prefix", "X-Forwarded-Port",
 		"X-Forwarded-Server", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "X-Forwarded-User", "X-Forwarded-Method", "X-Forwarded-Client-Cert",
-		"X-Forwarded", "Forwarded", "X-Real-IP", "Via",
+		"X-Forwarded", "Forwarded", "X-Real-IP", "Via", "X-Original-URL", "X-Rewrite-URL",
 	} {
 		for _, twin := range []string{name, strings.ToLower(name), strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", ".")} {
 			for _, value := range []string{"/admin", "10.0.0.1", "for=10.0.0.1;host=evil", ""} {

@@ -289,3 +289,22 @@ func (o *origin) hangsUpAfter(text string) {
 		_ = c.Close()
 	})
 }
+
+// halves is the number of requests that began and did not end.
+func (o *origin) halves() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.broken)
+}
+
+func (o *origin) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.broken = nil
+}
+
+// connectionsEnd waits until every connection that was accepted so far has ended.
+func (o *origin) connectionsEnd() {
+	_ = o.listener.Close()
+	o.running.Wait()
+}

@@ -61,7 +61,8 @@ func openEngine(ctx context.Context, dsn string, log *slog.Logger) (*engine, err
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	e := &engine{path: path, file: info}
-	if e.write, err = e.pool("_txlock=immediate", "secure_delete(fast)"); err != nil {
+	// What is deleted is overwritten, and a journal that a slow reader let grow shrinks again.
+	if e.write, err = e.pool("_txlock=immediate", "secure_delete(fast)", "journal_size_limit(67108864)"); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	e.write.SetMaxOpenConns(1)

@@ -62,6 +62,9 @@ type SigningKey struct {
 // Format says "[redacted]" under every verb: the private part must not reach a log.
 func (k *SigningKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
 
+// MarshalText says "[redacted]" to JSON and slog.
+func (k *SigningKey) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+
 // GenerateSigningKey makes a key: RSA of 2,048 bits, P-256 or Ed25519.
 func GenerateSigningKey(a Algorithm, random io.Reader) (*SigningKey, error) {
 	var private crypto.Signer

@@ -258,7 +258,7 @@ func TestSigningKeyPrintsNothing(t *testing.T) {
 		}
 	}
 	text, err := json.Marshal(k)
-	if err != nil || string(text) != `{}` {
+	if err != nil || string(text) != `"[redacted]"` {
 		t.Errorf("JSON: %s, %v", text, err)
 	}
 }

@@ -429,7 +429,7 @@ func TestRow046TwoTenants(t *testing.T) {
 			if n := w.counted("postern_verifications_total", "ok"); n != float64(workers*each) {
 				t.Errorf("%v verifications", n)
 			}
-			if hits := w.counted("postern_cache_hits_total", ""); hits == 0 {
+			if hits := w.counted("postern_cache_hits_total", ""); hash == nil && hits == 0 {
 				t.Error("no hits: the test proves little")
 			}
 		})
