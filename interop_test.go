@@ -339,7 +339,7 @@ func TestReadmeOAuth(t *testing.T) {
 			t.Errorf("%s prints %q", block.language, said)
 		}
 		if strings.Contains(text, "/revoke") {
-			if r := s.get("/", token); len(said) != 0 || r.status != 401 {
+			if r := s.get("/", token); string(said) != "{}" || r.status != 401 {
 				t.Errorf("revoking says %q, and the token gets %d", said, r.status)
 			}
 		}
