@@ -140,7 +140,7 @@ func TestRow027MebibyteOfDots(t *testing.T) {
 }
 
 // cpu is what the process has used so far, user and system.
-func cpu(t *testing.T) time.Duration {
+func cpu(t testing.TB) time.Duration {
 	t.Helper()
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {

@@ -142,7 +142,6 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	for _, name := range x.stream.names {
 		res.Header.Del(name)
 	}
-	_ = res.Header.SetTrailerBytes(nil)
 	res.Header.ResetConnectionClose()
 	if n.http10 {
 		res.Header.SetProtocol([]byte("HTTP/1.1"))

@@ -153,6 +153,23 @@ func TestShutdownBeforeServe(t *testing.T) {
 	}
 }
 
+// TestShutdownWhileServeBegins: Serve has its listener, and fasthttp does not know of it yet.
+func TestShutdownWhileServeBegins(t *testing.T) {
+	f, err := New(start(t, func(o *Options) { o.Access = nil }).front.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := f.server.Serve(f.listener); err != nil { // it would go on for ever
+		t.Error(err)
+	}
+}
+
 func TestReap(t *testing.T) {
 	f := start(t)
 	f.ask(get("/public"))
