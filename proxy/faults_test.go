@@ -141,7 +141,9 @@ func TestUpstreamDiesWithinAStream(t *testing.T) {
 			}
 			_ = c.Close()
 			f.upstream.answers(nil)
-			f.ask(get("/public"))
+			if m := f.ask(get("/public")); m.content != "ok" {
+				t.Errorf("the next request was answered %q", m.raw)
+			}
 			f.upstream.received()
 			if got := f.metrics()["postern_requests_total{class=2xx,reason="+string(reason)+",route=public}"]; got != counted+1 {
 				t.Errorf("%s was counted %v times", reason, got-counted)
