@@ -155,7 +155,7 @@ func TestRefreshRefusals(t *testing.T) {
 func TestRefreshBoundaries(t *testing.T) {
 	w := start(t, registry.Terms{TokenLifetime: registry.Limit{State: registry.Unlimited}}) // 24 h, the longest
 	first, claims := w.wantIssued(w.ask(w.good()))
-	at := func(ms int64) { w.skipTo(time.UnixMilli(ms).Sub(time.Now())) }
+	at := func(ms int64) { w.skipTo(time.Until(time.UnixMilli(ms))) }
 	last := first.Data.IssuedAt + (24 * time.Hour).Milliseconds()
 
 	at(last - 10_000)
