@@ -19,8 +19,8 @@ func short(o *Options) {
 }
 
 const (
-	shortTime = 2 * time.Second
-	beat      = 250 * time.Millisecond // between two pieces: well below it
+	shortTime = 5 * time.Second
+	beat      = 600 * time.Millisecond // between two pieces: well below it
 	beats     = 10                     // in all: well beyond it
 )
 
