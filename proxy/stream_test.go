@@ -19,8 +19,8 @@ func short(o *Options) {
 }
 
 const (
-	shortTime = 5 * time.Second
-	beat      = 600 * time.Millisecond // between two pieces: well below it
+	shortTime = 4 * time.Second
+	beat      = 450 * time.Millisecond // between two pieces: well below it
 	beats     = 10                     // in all: well beyond it
 )
 
