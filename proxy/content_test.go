@@ -76,6 +76,19 @@ func TestChunksAreOurs(t *testing.T) {
 	f := start(t)
 	f.forwards(request("POST", "/a", as(callerA), "Transfer-Encoding: chunked")+"00002;a=b\r\nhi\r\n0;c\r\nX: 1\r\n\r\n",
 		wire("POST /a", "api.test", &callerA, "Transfer-Encoding: chunked")+"2\r\nhi\r\n0\r\n\r\n")
+	// fasthttp, which reads the client's chunks, takes blanks behind a size and control
+	// characters in an extension: none of it goes further.
+	for _, head := range []string{"2 ", "2\t ", "2;\x01\x7f", "2;a=\"\r"} {
+		sent := request("POST", "/public", "Transfer-Encoding: chunked") + head + "\r\nhi\r\n0\r\n\r\n"
+		if strings.HasSuffix(head, "\r") {
+			if m := f.ask(sent); m.status() != 400 {
+				t.Errorf("%q: answered %q", head, m.raw)
+			}
+			f.received()
+			continue
+		}
+		f.forwards(sent, wire("POST /public", "api.test", nil, "Transfer-Encoding: chunked")+"2\r\nhi\r\n0\r\n\r\n")
+	}
 }
 
 // TestTruncatedContent: the client goes away, or stops, within its content. The upstream
