@@ -23,6 +23,7 @@ build: ## The binary, ./postern
 test: ## All tests; those that need nginx, haproxy, strace, … skip loudly where these are missing
 	go test ./...
 
+# The race detector needs cgo; the programs that tests build do not (-exec), and find what was compiled before.
 race: ## The tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout 20m -skip '$(RACESKIP)' -exec 'env CGO_ENABLED=0' ./...
 
