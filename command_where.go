@@ -30,9 +30,14 @@ const nowhere = "http://192.0.2.1:1"
 
 // settings loads the configuration that the command line and the environment name.
 func (w where) settings(e *environment) (config.Config, error) {
-	source := config.Source{File: configFile(e, w.Config), Environ: e.Environ}
+	return w.settingsWith(e, map[string]string{})
+}
+
+// settingsWith is settings with flags that win over everything.
+func (w where) settingsWith(e *environment, flags map[string]string) (config.Config, error) {
+	source := config.Source{File: configFile(e, w.Config), Environ: e.Environ, Flags: flags}
 	if w.Store != "" {
-		source.Flags = map[string]string{"store": w.Store}
+		source.Flags["store"] = w.Store
 	}
 	c, err := loadConfig(e, source)
 	if err != nil {
