@@ -42,9 +42,7 @@ func (c *HealthcheckCommand) Run(ctx context.Context, e *environment) error {
 func (c *HealthcheckCommand) ask(ctx context.Context, e *environment) error {
 	url := c.URL
 	if url == "" {
-		// Only admin.listen is asked for: what serve was told by flags may be missing here, and
-		// where the front listens on loopback nothing else is required.
-		settings, err := where{Config: c.Config}.settingsWith(e, map[string]string{"front.listen": "127.0.0.1:0"})
+		settings, err := where{Config: c.Config}.settings(e)
 		if err != nil {
 			return err
 		}

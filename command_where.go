@@ -23,31 +23,44 @@ type where struct {
 	JSON   bool   `group:"Store and answer:" name:"json" help:"Answer with JSON, for machines; times are Unix milliseconds."`
 }
 
-// nowhere stands for an upstream where the routes do not matter, so that a command that
-// only needs the store works with a configuration that leaves them to serve --upstream.
-// The address is of no machine (RFC 5737).
-const nowhere = "http://192.0.2.1:1"
+// Stand-ins for what only serve needs, and may have been told by its own flags: a command
+// that works on the store does not ask for an upstream or an issuer. Both are of no machine
+// (RFC 5737, RFC 2606).
+const (
+	nowhere = "http://192.0.2.1:1"
+	nobody  = "http://postern.invalid"
+)
 
-// settings loads the configuration that the command line and the environment name.
+// settings loads the configuration that the command line and the environment name. Where
+// nothing says who the issuer is, its URL and audience are empty.
 func (w where) settings(e *environment) (config.Config, error) {
-	return w.settingsWith(e, map[string]string{})
-}
-
-// settingsWith is settings with flags that win over everything.
-func (w where) settingsWith(e *environment, flags map[string]string) (config.Config, error) {
-	source := config.Source{File: configFile(e, w.Config), Environ: e.Environ, Flags: flags}
-	if w.Store != "" {
-		source.Flags["store"] = w.Store
-	}
-	c, err := loadConfig(e, source)
-	if err != nil {
-		source.Upstream = nowhere
-		// That is one fault less where there are no routes, and one more where there are.
-		if routeless, other := loadConfig(e, source); len(faults(other)) < len(faults(err)) {
-			return routeless, other
+	var best config.Config
+	var fault error
+	for i, standIn := range []struct{ upstream, issuer string }{{"", ""}, {nowhere, ""}, {"", nobody}, {nowhere, nobody}} {
+		source := config.Source{File: configFile(e, w.Config), Environ: e.Environ, Flags: map[string]string{}, Upstream: standIn.upstream}
+		if w.Store != "" {
+			source.Flags["store"] = w.Store
+		}
+		if standIn.issuer != "" {
+			source.Flags["issuer.url"] = standIn.issuer
+		}
+		c, err := loadConfig(e, source)
+		// A stand-in is one fault less where it was needed, and one more or none where it was not.
+		if i > 0 && len(faults(err)) >= len(faults(fault)) {
+			continue
+		}
+		best, fault = c, err
+		if best.Issuer.URL == nobody {
+			best.Issuer.URL = ""
+		}
+		if best.Issuer.Audience == nobody { // nobody said it: it follows the URL
+			best.Issuer.Audience = ""
+		}
+		if fault == nil {
+			break
 		}
 	}
-	return c, err
+	return best, fault
 }
 
 // open opens the store that must exist already. The caller closes it.
