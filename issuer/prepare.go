@@ -33,16 +33,7 @@ func (i *Issuer) Prepare(client *directory.Client, scope string, longest time.Du
 	if err != nil {
 		return registry.Token{}, "", answer.Unavailable, err
 	}
-	record := registry.Token{
-		ID:             id.String(),
-		SubjectType:    subjectType,
-		SubjectID:      client.ID,
-		IssuedAt:       granted.issued,
-		ExpiresAt:      granted.expires,
-		OrganizationID: client.OrganizationID,
-		Scope:          granted.scope,
-		KeyID:          key.ID(),
-	}
+	record := newRecord(id, client, granted, key.ID())
 	jws, err := key.Sign(i.claims(id, record))
 	if err != nil {
 		return registry.Token{}, "", answer.Internal, fmt.Errorf("sign an access token: %w", err)

@@ -7,6 +7,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"postern/answer"
+	"postern/directory"
 	"postern/registry"
 	"postern/token"
 )
@@ -49,16 +50,7 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	}
 
 	// sign. Before the record: claims that no token may carry leave no row behind.
-	record := registry.Token{
-		ID:             id.String(),
-		SubjectType:    subjectType,
-		SubjectID:      who.ID,
-		IssuedAt:       granted.issued,
-		ExpiresAt:      granted.expires,
-		OrganizationID: who.OrganizationID,
-		Scope:          granted.scope,
-		KeyID:          key.ID(),
-	}
+	record := newRecord(id, who.Client, granted, key.ID())
 	claims := i.claims(id, record)
 	jws, err := key.Sign(claims)
 	if err != nil {
@@ -78,6 +70,20 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	who.notice(ctx)
 	i.metrics.handedOut(answered.Sub(started))
 	return answer.OK
+}
+
+// newRecord is the record of what was granted to client.
+func newRecord(id uuid.UUID, client *directory.Client, g grant, keyID string) registry.Token {
+	return registry.Token{
+		ID:             id.String(),
+		SubjectType:    subjectType,
+		SubjectID:      client.ID,
+		IssuedAt:       g.issued,
+		ExpiresAt:      g.expires,
+		OrganizationID: client.OrganizationID,
+		Scope:          g.scope,
+		KeyID:          keyID,
+	}
 }
 
 // claims is the claims set that speaks for a record (RFC 9068 §2.2): whole seconds of
