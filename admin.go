@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// admin is the private door: metrics and health, never reachable through the front.
+// admin is the private door: metrics and health, and for this machine alone what
+// admin_local.go says. None of it is reachable through the front.
 type admin struct {
 	server *http.Server
 	p      *postern
@@ -28,6 +29,7 @@ func newAdmin(p *postern, now func() time.Time) *admin {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.unready()) })
+	a.mountLocal(mux)
 	a.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
@@ -88,16 +90,21 @@ func (a *admin) unready() []string {
 
 // answer writes 200, or 503 with the reasons.
 func (a *admin) answer(w http.ResponseWriter, reasons []string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	body := struct {
+	status := http.StatusOK
+	if len(reasons) > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, struct {
 		OK      bool     `json:"ok"`
 		Reasons []string `json:"reasons"`
-	}{len(reasons) == 0, append([]string{}, reasons...)}
-	if !body.OK {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	_ = json.NewEncoder(w).Encode(body) // the peer has gone
+	}{len(reasons) == 0, append([]string{}, reasons...)})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // an error: the peer has gone
 }
 
 func (a *admin) serve(l net.Listener) error {
@@ -107,5 +114,16 @@ func (a *admin) serve(l net.Listener) error {
 	return nil
 }
 
-// shutdown closes the door; scrapes in flight finish until ctx ends.
-func (a *admin) shutdown(ctx context.Context) error { return a.server.Shutdown(ctx) }
+// adminDrain is how long the admin door waits for its own last answers: a scrape ends in
+// time, and a profile or a connection that says nothing does not hold the process.
+const adminDrain = time.Second
+
+// shutdown closes the door. Answers in flight are cut after adminDrain, or when ctx ends.
+func (a *admin) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, adminDrain)
+	defer cancel()
+	if err := a.server.Shutdown(ctx); err == nil {
+		return nil
+	}
+	return a.server.Close()
+}

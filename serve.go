@@ -75,6 +75,8 @@ type postern struct {
 
 	frontListener, adminListener net.Listener
 
+	quitting chan struct{} // closed by quit
+	quit     func()        // begins the drain; it may be called at any time, and again
 	draining atomic.Bool
 	closers  []func() // in the order of opening
 }
@@ -82,7 +84,8 @@ type postern struct {
 // assemble opens everything in the order in which it depends on each other. What it
 // returns holds its ports already and answers on none. After an error nothing is left open.
 func assemble(ctx context.Context, e *environment, c config.Config) (_ *postern, err error) {
-	p := &postern{config: c, log: e.Logger(c.Log.Format, level(c.Log.Level))}
+	p := &postern{config: c, log: e.Logger(c.Log.Format, level(c.Log.Level)), quitting: make(chan struct{})}
+	p.quit = sync.OnceFunc(func() { close(p.quitting) })
 	defer func() {
 		if err != nil {
 			p.close()
@@ -212,8 +215,7 @@ func (p *postern) frontOptions(e *environment) proxy.Options {
 	return o
 }
 
-// serve answers until ctx ends or a door fails, then drains: not ready, no new
-// connections, what is in flight finishes within front.drain.
+// serve answers until ctx ends, quit is called or a door fails, then drains.
 func (p *postern) serve(ctx context.Context) error {
 	defer p.close()
 	ctx, stop := context.WithCancel(ctx)
@@ -229,24 +231,35 @@ func (p *postern) serve(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		p.log.Info("draining", "deadline", time.Duration(p.config.Front.Drain).String())
+	case <-p.quitting:
 	case err = <-failed:
 	}
-	p.draining.Store(true)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(p.config.Front.Drain))
-	defer cancel()
-	if late := p.front.Shutdown(drain); late != nil {
-		p.log.Warn("requests were still in flight at the deadline of front.drain; their connections are cut", "error", late)
-	}
+	late := p.drain(context.WithoutCancel(ctx))
 	stop()
-	p.warn("close the admin door", p.admin.shutdown(drain))
 	loops.Wait()
-	if errors.Is(drain.Err(), context.DeadlineExceeded) {
+	if late {
 		return err // the doors end with the process
 	}
 	doors.Wait()
 	p.log.Info("ended")
 	return err
+}
+
+// drain ends both doors: first /readyz says so, so that nobody sends more; then no new
+// connections, and what is in flight gets front.drain to finish. It reports whether some
+// of it was cut.
+func (p *postern) drain(ctx context.Context) (late bool) {
+	p.draining.Store(true)
+	limit := time.Duration(p.config.Front.Drain)
+	p.log.Info("draining", "deadline", limit.String())
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := p.front.Shutdown(ctx); err != nil {
+		p.log.Warn("requests were still in flight at the deadline of front.drain; their connections are cut", "error", err)
+		late = true
+	}
+	p.warn("close the admin door", p.admin.shutdown(context.WithoutCancel(ctx)))
+	return late
 }
 
 // close closes what was opened, the last first.

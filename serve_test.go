@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -182,7 +181,7 @@ func TestRow173AdminDoor(t *testing.T) {
 	s := serve(t, up, "")
 	c := s.client("")
 	token := s.goodToken(c)
-	for _, path := range []string{"/metrics", "/livez", "/readyz", "/debug/pprof/"} {
+	for _, path := range []string{"/metrics", "/livez", "/readyz", "/debug/pprof/", "/quit"} {
 		if r := s.do("GET", path, ""); r.status != 401 {
 			t.Errorf("GET %s through the front: %d", path, r.status)
 		}
@@ -190,7 +189,7 @@ func TestRow173AdminDoor(t *testing.T) {
 			t.Errorf("GET %s with a token is not the upstream's: %d %s", path, r.status, r.body)
 		}
 	}
-	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/metrics": 200, "/debug/pprof/": 404, "/": 404} {
+	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/metrics": 200, "/debug/pprof/": 200, "/quit": 405, "/": 404} {
 		r, err := send(t.Context(), "GET", s.admin+path, "")
 		if err != nil || r.status != want {
 			t.Errorf("GET %s on the admin door: %d %v", path, r.status, err)
@@ -204,7 +203,7 @@ func TestRow173AdminDoor(t *testing.T) {
 	}
 	for _, name := range []string{"postern_requests_total{", "postern_request_duration_seconds_count{", "postern_upstream_duration_seconds_count{",
 		"postern_verifications_total{", "postern_cache_hits_total", "postern_cache_misses_total", "postern_cache_bytes", "postern_tokens_issued_total 1",
-		"postern_refusals_total{reason=\"missing_token\"} 4", "postern_feed_age_seconds", "postern_build_info{", "go_goroutines", "process_resident_memory_bytes"} {
+		"postern_refusals_total{reason=\"missing_token\"} 5", "postern_feed_age_seconds", "postern_build_info{", "go_goroutines", "process_resident_memory_bytes"} {
 		if !strings.Contains(r.body, "\n"+name) {
 			t.Errorf("metrics lack %s", name)
 		}
@@ -215,19 +214,7 @@ func TestRow173AdminDoor(t *testing.T) {
 // with 0 within the deadline.
 func TestTermination(t *testing.T) {
 	up := startUpstream(t)
-	bin := binary(t)
-	dir := t.TempDir()
-	logs := &buffer{}
-	process := exec.Command(bin, "serve", "--upstream", "http://"+up.address, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
-	process.Dir, process.Stderr = dir, logs
-	if err := process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- process.Wait() }()
-	defer func() { _ = process.Process.Kill() }()
-	s := &served{t: t, store: "sqlite:" + dir + "/postern.db", logs: logs}
-	eventually(t, 3*time.Second, "postern serves", func() bool { s.front, s.admin = doors(logs.String()); return s.front != "" })
+	s := start(t, t.TempDir(), "--upstream", "http://"+up.address, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 	token := s.goodToken(s.client(""))
 	if r := s.get("/", token); r.status != 200 {
 		t.Fatalf("%d", r.status)
@@ -244,9 +231,7 @@ func TestTermination(t *testing.T) {
 		})
 	}
 	eventually(t, time.Second, "the requests are at the upstream", func() bool { return len(up.requests()) == 21 })
-	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	s.signal(syscall.SIGTERM)
 	unready := false
 	for !unready {
 		r, err := send(t.Context(), "GET", s.admin+"/readyz", "")
@@ -262,13 +247,8 @@ func TestTermination(t *testing.T) {
 	if slices.ContainsFunc(statuses, func(status int) bool { return status != 200 }) {
 		t.Errorf("requests in flight got %v", statuses)
 	}
-	select {
-	case err := <-exited:
-		if err != nil {
-			t.Errorf("exit: %v\n%s", err, logs)
-		}
-	case <-time.After(30 * time.Second):
-		t.Errorf("still running\n%s", logs)
+	if code := s.ends(3 * time.Second); code != exitDone {
+		t.Errorf("exit code %d", code)
 	}
 	if _, err := send(t.Context(), "GET", s.front+"/", ""); err == nil {
 		t.Error("still answering")
