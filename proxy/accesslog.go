@@ -2,10 +2,9 @@ package proxy
 
 import (
 	"io"
-	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -24,15 +23,20 @@ type AccessLog struct {
 	out     io.Writer
 	dropped prometheus.Counter
 
+	choice    atomic.Pointer[accessChoice]
+	successes atomic.Uint64 // seen, written or not
+
 	mu      sync.Mutex // for appending and swapping, never across a write
 	pending []byte
+	record  accessRecord // scratch: the line that is appended
 
 	wake chan struct{}
 	stop chan struct{}
 	done chan struct{}
 }
 
-// NewAccessLog starts writing to out. Close it to write what is left.
+// NewAccessLog starts writing to out: all fields, every request. Close it to write what is
+// left.
 func NewAccessLog(out io.Writer) *AccessLog {
 	a := &AccessLog{
 		out: out, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
@@ -40,8 +44,31 @@ func NewAccessLog(out io.Writer) *AccessLog {
 			Name: "postern_access_lines_dropped_total", Help: "Access lines that were lost because the log could not be written in time.",
 		}),
 	}
+	a.choice.Store(&accessChoice{fields: allAccessFields(), sample: 1})
 	go a.run()
 	return a
+}
+
+// AccessLogOptions say what is written.
+type AccessLogOptions struct {
+	Fields []string // of AccessFields, in the order of the line; none: all
+	Sample int      // one of so many successes is written, refusals and failures always; 0 and 1: all
+}
+
+// accessChoice is AccessLogOptions, looked up.
+type accessChoice struct {
+	fields []accessField
+	sample uint64
+}
+
+// Choose replaces what is written from now on. It may be called while requests are served.
+func (a *AccessLog) Choose(o AccessLogOptions) error {
+	fields, err := accessFieldsOf(o.Fields)
+	if err != nil {
+		return err
+	}
+	a.choice.Store(&accessChoice{fields: fields, sample: uint64(max(1, o.Sample))})
+	return nil
 }
 
 // Collectors returns the log's metrics for main to register.
@@ -74,7 +101,13 @@ func (a *AccessLog) run() {
 	}
 }
 
+// write appends a request's line. Of successes, requests that were forwarded and not
+// answered with a server error, the first of each sample is written.
 func (a *AccessLog) write(x *exchange, route string, reason answer.Reason, status int, took time.Duration, now time.Time) {
+	choice := a.choice.Load()
+	if choice.sample > 1 && reason == answer.OK && status < 500 && (a.successes.Add(1)-1)%choice.sample != 0 {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.pending) > accessPending {
@@ -82,78 +115,13 @@ func (a *AccessLog) write(x *exchange, route string, reason answer.Reason, statu
 		return
 	}
 	before := len(a.pending)
-	a.pending = appendAccessLine(a.pending, x, route, reason, status, took, now)
+	a.record = accessRecord{x: x, route: route, reason: reason, status: status, took: took, now: now}
+	a.pending = a.record.append(a.pending, choice.fields)
+	a.record.x = nil // it goes back to its pool
 	if before < accessPending/8 && len(a.pending) >= accessPending/8 {
 		select {
 		case a.wake <- struct{}{}:
 		default:
 		}
 	}
-}
-
-// appendAccessLine writes the fields that an operator asks for at 3 a.m. The path comes
-// without its query: clients put tokens there.
-func appendAccessLine(b []byte, x *exchange, route string, reason answer.Reason, status int, took time.Duration, now time.Time) []byte {
-	b = append(b, `{"time":"`...)
-	b = now.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
-	b = appendMember(b, "request_id", x.requestID)
-	b = appendMember(b, "method", x.head.method)
-	b = appendMember(b, "host", x.head.host)
-	b = appendMember(b, "path", x.head.path)
-	b = appendMember(b, "route", route)
-	b = append(b, `","status":`...)
-	b = strconv.AppendInt(b, int64(status), 10)
-	b = append(b, `,"reason":"`...)
-	b = append(b, reason...)
-	if x.upstreamStatus != 0 {
-		b = append(b, `","upstream_status":`...)
-		b = strconv.AppendInt(b, int64(x.upstreamStatus), 10)
-		b = append(b, `,"upstream_ms":`...)
-		b = strconv.AppendFloat(b, milliseconds(x.upstreamTook), 'f', 3, 64)
-		b = append(b, `,"duration_ms":`...)
-	} else {
-		b = append(b, `","duration_ms":`...)
-	}
-	b = strconv.AppendFloat(b, milliseconds(took), 'f', 3, 64)
-	b = append(b, `,"peer":"`...)
-	b = appendAddress(b, x.peer)
-	for _, f := range x.head.fields {
-		if equalFold(f.name, "user-agent") {
-			b = appendMember(b, "user_agent", f.value)
-			break
-		}
-	}
-	if c := x.who.Client; c != nil {
-		b = appendMember(b, "organization_id", c.OrganizationID)
-		b = appendMember(b, "client_id", c.ID)
-		b = append(b, `","token_id":"`...)
-		b = appendUUID(b, x.who.Token)
-	}
-	return append(b, "\"}\n"...)
-}
-
-// appendMember closes the string before it and opens one, escaped and cut.
-func appendMember[T string | []byte](b []byte, name string, value T) []byte {
-	b = append(b, `","`...)
-	b = append(b, name...)
-	b = append(b, `":"`...)
-	cut := false
-	if len(value) > accessCut {
-		value, cut = value[:accessCut], true
-	}
-	for i := 0; i < len(value); i++ {
-		c := value[i]
-		switch {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case c < ' ' || c >= utf8.RuneSelf || c == 0x7f: // one line, and no terminal's escape
-			b = append(b, '\\', 'u', '0', '0', "0123456789abcdef"[c>>4], "0123456789abcdef"[c&15])
-		default:
-			b = append(b, c)
-		}
-	}
-	if cut {
-		b = append(b, "..."...)
-	}
-	return b
 }
