@@ -56,7 +56,8 @@ type SigningKey struct {
 	private crypto.Signer
 	public  PublicKey
 	method  jwt.SigningMethod
-	head    string // the JOSE header, encoded, and the dot after it
+	// The JOSE headers, of an access token and of an assertion: encoded, and the dot after them.
+	head, assertionHead string
 }
 
 // Format says "[redacted]" under every verb: the private part must not reach a log.
@@ -106,12 +107,16 @@ func newSigningKey(a Algorithm, private crypto.Signer) (*SigningKey, error) {
 		return nil, fmt.Errorf("use key for %s: %w", a, err)
 	}
 	public.ID = public.thumbprint()
-	head := `{"alg":"` + string(a) + `","kid":"` + public.ID + `","typ":"` + mediaType + `"}`
+	head := func(typ string) string {
+		return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"`+string(a)+`","kid":"`+public.ID+`","typ":"`+typ+`"}`)) + "."
+	}
 	return &SigningKey{
 		private: private,
 		public:  public,
 		method:  a.method(),
-		head:    base64.RawURLEncoding.EncodeToString([]byte(head)) + ".",
+
+		head:          head(mediaType),
+		assertionHead: head(assertionType),
 	}, nil
 }
 

@@ -17,11 +17,19 @@ const mediaType = "at+jwt"
 // verified, or would break a header field upstream, is refused here (RFC 9110 §5.5).
 func (k *SigningKey) Sign(c Claims) (string, error) {
 	if member := c.unfit(); member != "" {
-		return "", fmt.Errorf("sign token: the claim %s is not fit for a token", member)
+		return "", unfitError(member)
 	}
-	claims := c.append(make([]byte, 0, 512+len(c.Scope)))
-	raw := make([]byte, 0, len(k.head)+base64.RawURLEncoding.EncodedLen(len(claims)))
-	raw = append(raw, k.head...)
+	return k.seal(k.head, c.append(make([]byte, 0, 512+len(c.Scope))))
+}
+
+func unfitError(member string) error {
+	return fmt.Errorf("sign token: the claim %s is not fit for a token", member)
+}
+
+// seal signs a claims set under head, one of the key's own.
+func (k *SigningKey) seal(head string, claims []byte) (string, error) {
+	raw := make([]byte, 0, len(head)+base64.RawURLEncoding.EncodedLen(len(claims)))
+	raw = append(raw, head...)
 	raw = base64.RawURLEncoding.AppendEncode(raw, claims)
 	input := string(raw)
 	signature, err := k.method.Sign(input, k.private)
