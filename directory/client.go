@@ -81,4 +81,5 @@ type Principal struct {
 	Token   uuid.UUID // jti
 	Scope   string    // space-separated
 	Expires int64     // seconds
+	Memo    *Memo     // of what was signed about this token; nil: nothing is remembered
 }

@@ -19,10 +19,14 @@ const (
 	// parts, a third of a megabyte, are most of the memory.
 	MinCacheBytes = 64 << 10
 
-	// entryCost is what one entry takes beside its scope, in bytes: 80 for itself and the
+	// entryCost is what one entry takes beside its scope, in bytes: 96 for itself and the
 	// rest for ristretto's three maps (value, cost, expiry). TestEntryCost measures it. The
 	// scope is counted too, though tokens with equal scopes share it: it can be 12 KiB long.
-	entryCost = 215
+	entryCost = 231
+
+	// assertionCost is what one assertion takes beside its scope, in bytes, with identifiers
+	// of the usual length: TestAssertionCost measures it.
+	assertionCost = 960
 
 	// maxTTL, in seconds, only keeps sums small: after it a token is verified again.
 	maxTTL = 24 * 60 * 60
@@ -32,7 +36,8 @@ const (
 	counterCost = 4
 )
 
-// entry is the proof that a token was verified. It is never changed. The token is not kept.
+// entry is the proof that a token was verified. It is never changed, but for what the memo
+// remembers. The token is not kept.
 type entry struct {
 	sum        [sha256.Size]byte // of the whole token; the cache's own key is 64 bits of it
 	token      uuid.UUID
@@ -40,6 +45,7 @@ type entry struct {
 	generation uint64            // of the keys, read before the signature was checked
 	scope      *string           // shared by tokens that have the same
 	client     *directory.Client // live state, and the one to whose organization the token was issued
+	memo       directory.Memo    // of what was signed about it while this entry was good
 }
 
 // newCache makes a cache that takes size bytes when it is full.
@@ -72,7 +78,13 @@ func (v *Verifier) keep(e *entry, now time.Time) {
 	}
 	// Being proved it has not expired, so the ttl is not 0, which would mean for ever.
 	ttl := time.Duration(min(e.expires-now.Unix(), maxTTL)) * time.Second
-	v.cache.SetWithTTL(v.hash(e.sum), e, entryCost+int64(len(*e.scope)), ttl)
+	v.cache.SetWithTTL(v.hash(e.sum), e, v.cost(e), ttl)
+}
+
+// cost is what e takes, with the assertions that will be made about it.
+func (v *Verifier) cost(e *entry) int64 {
+	scope := int64(len(*e.scope))
+	return entryCost + scope + v.assertions.Load()*(assertionCost+scope*4/3)
 }
 
 // scopes shares the text of scopes between entries: there are many tokens and few

@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
@@ -79,6 +80,8 @@ type Verifier struct {
 	scopes    scopes
 	flights   singleflight.Group
 	metrics   *metrics
+
+	assertions atomic.Int64 // that are expected about each token
 }
 
 // New makes a Verifier with an empty cache.
@@ -105,6 +108,11 @@ func (v *Verifier) Close() { v.cache.Close() }
 
 // Collectors are the metrics of v, for main to register.
 func (v *Verifier) Collectors() []prometheus.Collector { return v.metrics.collectors() }
+
+// ExpectAssertions says how many assertions, each for another audience, are made about a
+// token that is in use. From now on each entry of the cache is counted with as many. Safe
+// to call at any time.
+func (v *Verifier) ExpectAssertions(n int) { v.assertions.Store(int64(n)) }
 
 // Verify reports whom raw speaks for at now. Its error is a token.Invalid, which is the
 // caller's fault, or wraps registry.ErrUnavailable, which is ours. It does not keep raw.
@@ -168,7 +176,7 @@ func (v *Verifier) judge(e *entry) (directory.Principal, error) {
 	if !e.client.Accepts(issuedAt(e.token)) {
 		return directory.Principal{}, token.Revoked
 	}
-	return directory.Principal{Client: e.client, Token: e.token, Scope: *e.scope, Expires: e.expires}, nil
+	return directory.Principal{Client: e.client, Token: e.token, Scope: *e.scope, Expires: e.expires, Memo: &e.memo}, nil
 }
 
 // authenticate verifies raw in full, once for all who bring the same token now.
@@ -227,10 +235,10 @@ func (v *Verifier) renew(e *entry, now time.Time) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	renewed := *e
-	renewed.client = client
-	v.keep(&renewed, now)
-	return &renewed, nil
+	// With a memo of its own: what was asserted was about the state before.
+	renewed := &entry{sum: e.sum, token: e.token, expires: e.expires, generation: e.generation, scope: e.scope, client: client}
+	v.keep(renewed, now)
+	return renewed, nil
 }
 
 // client reads the live state of the client that a token names.
