@@ -71,10 +71,12 @@ func (r *recorder) line() (string, error) {
 }
 
 func (r *recorder) exactly(n int64) (string, error) {
-	b := make([]byte, n)
-	n2, err := io.ReadFull(r.Reader, b)
-	r.raw = append(r.raw, b[:n2]...)
-	return string(b[:n2]), err
+	b, err := io.ReadAll(io.LimitReader(r.Reader, n)) // n may be much more than will come
+	if err == nil && int64(len(b)) < n {
+		err = io.ErrUnexpectedEOF
+	}
+	r.raw = append(r.raw, b...)
+	return string(b), err
 }
 
 func (r *recorder) section() (fields []line, err error) {
