@@ -20,6 +20,8 @@ func revealers() map[string]string {
 		"command_key.go: publicJWK":                          "the public half is derived from the private one",
 		"command_where.go: missingFile":                      "whether the store's file is there",
 		"config/resolve.go: (*loader).masterKey":             "from base64 or hex to bytes",
+		"config/route_fields.go: (*loader).fieldValue":       "the form of a host that upstreams are told",
+		"config/route_fields.go: madeUp":                     "whether it is one that anybody can guess",
 		"config/validate.go: (*loader).store":                "the form of the DSN",
 		"demo.go: (*DemoCommand).show":                       "the demo's own client, in a temporary store",
 		"directory/directory.go: (*Directory).loadKeys":      "keys are parsed once, when they change",

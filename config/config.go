@@ -13,7 +13,6 @@
 package config
 
 import (
-	"net"
 	"reflect"
 	"slices"
 
@@ -26,35 +25,66 @@ import (
 // valid: whoever reads one need not check again. It is a plain value: treat its
 // slices as read-only, then it is safe for concurrent use.
 //
-// The tags of its fields: yaml is the key; default is its value when nobody sets it;
-// required marks a setting without one; enum lists the only values; min and max bound
-// numbers, sizes and durations (both included); doc is its meaning, for people.
+// The tags of its fields: yaml is the key; default is its value when nobody sets it,
+// where "" for a duration or a size is 0, which stands for not set; required marks a
+// setting without one; enum lists the only values; min and max bound numbers, sizes and
+// durations (both included); zero lets a duration or a size be nothing; file marks the
+// name of a file; shorthand, on a list of mappings, is the key that a plain value stands
+// for; restart marks what takes a restart, and no reload, to change; doc is its meaning,
+// for people.
 type Config struct {
 	Front     Front         `yaml:"front" doc:"the public door: token routes, and all that is forwarded"`
-	Admin     Admin         `yaml:"admin" doc:"the private door: metrics and health"`
-	Store     secret.Secret `yaml:"store" default:"sqlite:postern.db" doc:"where organizations, clients and tokens are kept: sqlite:PATH, relative to the working directory"`
-	StoreFile string        `yaml:"store_file" default:"" doc:"a file that holds the value of store"`
-	Keys      Keys          `yaml:"keys" doc:"what protects the signing keys in the store"`
-	Issuer    Issuer        `yaml:"issuer" doc:"the token route"`
-	Verify    Verify        `yaml:"verify" doc:"how access tokens are verified"`
+	Decision  Decision      `yaml:"decision" doc:"answers for proxies that ask whether to forward a request of theirs"`
+	Admin     Admin         `yaml:"admin" restart:"true" doc:"the private door: metrics and health"`
+	Store     secret.Secret `yaml:"store" restart:"true" default:"sqlite:postern.db" doc:"where organizations, clients and tokens are kept: sqlite:PATH, relative to the working directory"`
+	StoreFile string        `yaml:"store_file" restart:"true" default:"" file:"true" doc:"a file that holds the value of store"`
+	Keys      Keys          `yaml:"keys" restart:"true" doc:"what protects the signing keys in the store"`
+	Issuer    Issuer        `yaml:"issuer" restart:"true" doc:"the token route"`
+	Assertion Assertion     `yaml:"assertion" restart:"true" doc:"the signed identity that routes with an assertion send to their upstream"`
+	Verify    Verify        `yaml:"verify" restart:"true" doc:"how access tokens are verified"`
 	Headers   Headers       `yaml:"headers" doc:"names of the header fields that tell the upstream who is asking"`
 	Log       Log           `yaml:"log" doc:"what is written to standard error"`
 	Routes    []Route       `yaml:"routes" doc:"what is forwarded where; the most exact host wins, then the longest path of whole segments"`
 
+	file     string // that it was read from
 	warnings []string
 }
 
 // Front is the public listener.
 type Front struct {
-	Listen         string   `yaml:"listen" default:"127.0.0.1:8080" doc:"address and port; port 0 takes a free one"`
-	MaxHeader      Size     `yaml:"max_header" default:"16KiB" min:"4KiB" max:"1MiB" doc:"the largest request head; a larger one is answered 431"`
-	MaxTarget      Size     `yaml:"max_target" default:"8KiB" min:"256B" max:"1MiB" doc:"the longest request target, smaller than max_header; a longer one is answered 414"`
-	Buffer         Size     `yaml:"buffer" default:"64KiB" min:"1KiB" max:"64MiB" doc:"bodies up to this size are buffered, larger ones and those of unknown size are streamed, both ways"`
-	ReadTimeout    Duration `yaml:"read_timeout" default:"30s" doc:"time for a request's head, and between the bytes of its body"`
-	IdleTimeout    Duration `yaml:"idle_timeout" default:"75s" doc:"time that a connection may wait for its next request"`
-	WriteTimeout   Duration `yaml:"write_timeout" default:"30s" doc:"time that a client may take to accept the next bytes of an answer"`
-	MaxConnections int      `yaml:"max_connections" default:"10000" min:"1" max:"1000000" doc:"connections that are open at once"`
-	Drain          Duration `yaml:"drain" default:"25s" doc:"time that requests in flight get to finish after SIGTERM"`
+	Listen                   string   `yaml:"listen" restart:"true" default:"127.0.0.1:8080" doc:"address and port; port 0 takes a free one"`
+	TLS                      FrontTLS `yaml:"tls" doc:"TLS to clients, version 1.2 at least; without a certificate the front speaks plain HTTP"`
+	TrustedProxies           []string `yaml:"trusted_proxies" doc:"addresses and networks (10.0.0.0/8) of proxies: whom to believe X-Forwarded-*, Forwarded and PROXY protocol headers; empty: nobody"`
+	ProxyProtocol            bool     `yaml:"proxy_protocol" restart:"true" default:"false" doc:"each connection begins with a PROXY protocol header, version 1 or 2; needs trusted_proxies"`
+	MaxHeader                Size     `yaml:"max_header" default:"16KiB" min:"4KiB" max:"1MiB" doc:"the largest request head; a larger one is answered 431"`
+	MaxTarget                Size     `yaml:"max_target" default:"8KiB" min:"256B" max:"1MiB" doc:"the longest request target, smaller than max_header; a longer one is answered 414"`
+	MaxFields                int      `yaml:"max_fields" default:"100" min:"10" max:"1000" doc:"the most field lines in a request head; more are answered 431"`
+	MaxBody                  Size     `yaml:"max_body" default:"" doc:"the largest request content; larger is answered 413; empty: any size"`
+	MinBodyRate              Size     `yaml:"min_body_rate" default:"100B" zero:"true" doc:"bytes a second that a request's content must come with on average, after a first read_timeout; 0B: any"`
+	Buffer                   Size     `yaml:"buffer" default:"64KiB" min:"1KiB" max:"64MiB" doc:"bodies up to this size are buffered, larger ones and those of unknown size are streamed, both ways"`
+	ReadTimeout              Duration `yaml:"read_timeout" default:"30s" doc:"time for a request's head, and between the bytes of its body"`
+	IdleTimeout              Duration `yaml:"idle_timeout" default:"75s" doc:"time that a connection may wait for its next request"`
+	WriteTimeout             Duration `yaml:"write_timeout" default:"30s" doc:"time that a client may take to accept the next bytes of an answer"`
+	MaxConnections           int      `yaml:"max_connections" default:"10000" min:"1" max:"1000000" doc:"connections that are open at once"`
+	MaxConnectionsPerAddress int      `yaml:"max_connections_per_address" default:"0" min:"0" max:"1000000" doc:"connections that are open at once from one address, which is not a trusted proxy's; 0: any number"`
+	DrainDelay               Duration `yaml:"drain_delay" default:"0s" zero:"true" doc:"time after SIGTERM in which /readyz says no and the front still accepts, for load balancers to notice; 0s: none"`
+	Drain                    Duration `yaml:"drain" default:"25s" doc:"time that requests in flight get to finish after SIGTERM and drain_delay"`
+}
+
+// FrontTLS is TLS between clients and the front. The files are PEM.
+type FrontTLS struct {
+	Certificate       string `yaml:"certificate" default:"" file:"true" doc:"PEM file of the certificate and the chain to its issuer, needs key; empty: plain HTTP; from or to empty needs a restart"`
+	Key               string `yaml:"key" default:"" file:"true" doc:"PEM file of the certificate's private key"`
+	ClientCA          string `yaml:"client_ca" default:"" file:"true" doc:"PEM file of the authorities that sign the certificates of clients; needs client_certificate"`
+	ClientCertificate string `yaml:"client_certificate" default:"none" enum:"none,optional,required" doc:"whether clients present a certificate; one that is presented must be signed by client_ca"`
+}
+
+// Enabled reports whether the front speaks TLS.
+func (t FrontTLS) Enabled() bool { return t.Certificate != "" }
+
+// Decision is the endpoint that other proxies ask.
+type Decision struct {
+	Path string `yaml:"path" default:"" doc:"path of the decision endpoint for nginx auth_request, Traefik ForwardAuth, Envoy ext_authz and Caddy forward_auth; needs front.trusted_proxies; empty: off"`
 }
 
 // Admin is the private listener.
@@ -66,19 +96,24 @@ type Admin struct {
 type Keys struct {
 	// MasterKey is 32 raw bytes once Load has returned it, or empty: none.
 	MasterKey     secret.Secret `yaml:"master_key" default:"" doc:"32 random bytes in base64 or hex (openssl rand -base64 32) that the signing keys are encrypted with; give it by the environment or a file, never by a flag; empty: they are stored in clear"`
-	MasterKeyFile string        `yaml:"master_key_file" default:"" doc:"a file that holds the value of master_key"`
+	MasterKeyFile string        `yaml:"master_key_file" default:"" file:"true" doc:"a file that holds the value of master_key"`
 }
 
 // Issuer is the token route.
 type Issuer struct {
 	Enabled     bool     `yaml:"enabled" default:"true" doc:"false leaves the token route and the well-known documents to the upstream"`
-	URL         string   `yaml:"url" default:"" doc:"the issuer's identifier, the claim iss: scheme and host alone; required unless the front listens on loopback, where empty means http:// and front.listen"`
+	URL         string   `yaml:"url" default:"" doc:"the issuer's identifier, the claim iss: scheme and host alone; required unless the front listens on loopback, where empty means http:// (https:// with front.tls) and front.listen"`
 	Audience    string   `yaml:"audience" default:"" doc:"the claim aud; empty: issuer.url"`
 	Realm       string   `yaml:"realm" default:"postern" doc:"the realm that challenges (WWW-Authenticate) name"`
 	TokenPath   string   `yaml:"token_path" default:"/oauth/token" doc:"the path of the token route; all below it is the issuer's too"`
 	Algorithm   string   `yaml:"algorithm" default:"ES256" enum:"ES256,RS256,EdDSA" doc:"the algorithm that access tokens are signed with"`
 	Lifetime    Duration `yaml:"lifetime" default:"2h" min:"1s" doc:"how long an access token lives, at most max_lifetime"`
 	MaxLifetime Duration `yaml:"max_lifetime" default:"24h" min:"1s" doc:"how long one can be kept alive by refreshing it, counted from its first issue"`
+}
+
+// Assertion is what the assertions of all routes have in common.
+type Assertion struct {
+	Lifetime Duration `yaml:"lifetime" default:"5m" min:"1m" max:"1h" doc:"how long an assertion is valid"`
 }
 
 // Verify is how access tokens are verified.
@@ -103,30 +138,11 @@ type Headers struct {
 
 // Log is what is written to standard error.
 type Log struct {
-	Access bool   `yaml:"access" default:"false" doc:"one JSON line for each request"`
-	Format string `yaml:"format" default:"json" enum:"json,text" doc:"form of the ordinary log"`
-	Level  string `yaml:"level" default:"info" enum:"debug,info,warn,error" doc:"the least level that is written"`
-}
-
-// Route is one thing that is forwarded.
-type Route struct {
-	Name          string   `yaml:"name" default:"" doc:"label in metrics and logs, unique; empty: host and path"`
-	Host          string   `yaml:"host" default:"" doc:"a host name in lower case, or *.example.com for all below it; empty: any"`
-	Path          string   `yaml:"path" default:"/" doc:"matches itself and all below it, by whole segments: /status does not open /status-admin"`
-	Methods       []string `yaml:"methods" default:"" doc:"the methods it forwards; empty: any"`
-	Upstream      []string `yaml:"upstream" required:"true" doc:"where it forwards to: exactly one http://host:port"`
-	Access        string   `yaml:"access" default:"client" enum:"client,public" doc:"client demands an access token; public does not, and tells the upstream nobody's name"`
-	Authorization string   `yaml:"authorization" default:"strip" enum:"strip,pass" doc:"whether the upstream sees the field Authorization"`
-	Timeout       Duration `yaml:"timeout" default:"30s" doc:"time to the head of the upstream's answer, and between its bytes; never total"`
-}
-
-// UpstreamAddress is the route's upstream as host:port.
-func (r Route) UpstreamAddress() string {
-	if len(r.Upstream) == 0 {
-		return ""
-	}
-	host, port, _, _ := splitUpstream(r.Upstream[0])
-	return net.JoinHostPort(host, port)
+	Access       bool     `yaml:"access" restart:"true" default:"false" doc:"one JSON line for each request"`
+	AccessFields []string `yaml:"access_fields" enum:"time,request_id,method,host,path,route,status,reason,upstream_status,upstream_ms,duration_ms,peer,user_agent,organization_id,client_id,token_id,bytes_in,bytes_out,upstream,attempts" doc:"the members of that line; empty: all"`
+	AccessSample int      `yaml:"access_sample" default:"1" min:"1" max:"1000000" doc:"one of so many successes is written; refusals always are"`
+	Format       string   `yaml:"format" restart:"true" default:"json" enum:"json,text" doc:"form of the ordinary log"`
+	Level        string   `yaml:"level" restart:"true" default:"info" enum:"debug,info,warn,error" doc:"the least level that is written"`
 }
 
 // Default is the configuration of one who says nothing. It is not valid yet: it has

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,29 @@ func write(t testing.TB, name, text string) string {
 	return path
 }
 
+// route is a route with the defaults, and what change does to it.
+func route(change func(*Route)) Route {
+	r := Route{
+		Path: "/", Match: "prefix", Access: "client", Authorization: "strip", RetryBudget: 20,
+		Timeout: Duration(30 * time.Second), ConnectTimeout: Duration(5 * time.Second),
+		WebSocket: WebSocket{Idle: Duration(5 * time.Minute)}, CORS: CORS{MaxAge: Duration(10 * time.Minute)},
+		Health: Health{Failures: 5, Open: Duration(10 * time.Second), Interval: Duration(10 * time.Second), Timeout: Duration(2 * time.Second)},
+	}
+	change(&r)
+	if r.Assertion.Audience == "" {
+		r.Assertion.Audience = r.Name
+	}
+	return r
+}
+
+// to are upstreams as their URLs alone say.
+func to(urls ...string) (all []Upstream) {
+	for _, url := range urls {
+		all = append(all, Upstream{url, 1})
+	}
+	return all
+}
+
 // lines is what an operator sees of err, without the directory that the test chose.
 func lines(err error) []string {
 	if err == nil {
@@ -59,9 +83,11 @@ func TestDefault(t *testing.T) {
 			Listen: "127.0.0.1:8080", MaxHeader: 16 << 10, MaxTarget: 8 << 10, Buffer: 64 << 10,
 			ReadTimeout: Duration(30 * time.Second), IdleTimeout: Duration(75 * time.Second),
 			WriteTimeout: Duration(30 * time.Second), MaxConnections: 10000, Drain: Duration(25 * time.Second),
+			TLS: FrontTLS{ClientCertificate: "none"}, MaxFields: 100, MinBodyRate: 100,
 		},
-		Admin: Admin{Listen: "127.0.0.1:9090"},
-		Store: "sqlite:postern.db",
+		Assertion: Assertion{Lifetime: Duration(5 * time.Minute)},
+		Admin:     Admin{Listen: "127.0.0.1:9090"},
+		Store:     "sqlite:postern.db",
 		Issuer: Issuer{
 			Enabled: true, Realm: "postern", TokenPath: "/oauth/token", Algorithm: "ES256",
 			Lifetime: Duration(2 * time.Hour), MaxLifetime: Duration(24 * time.Hour),
@@ -71,7 +97,7 @@ func TestDefault(t *testing.T) {
 			Organization: "X-Organization-Id", Client: "X-Client-Id", Environment: "X-Client-Environment",
 			Token: "X-Token-Id", Agreement: "X-Agreement-Id", Catalog: "X-Catalog-Id", Scopes: "X-Scopes",
 		},
-		Log: Log{Format: "json", Level: "info"},
+		Log: Log{Format: "json", Level: "info", AccessSample: 1},
 	}
 	if got := Default(); !reflect.DeepEqual(got, want) {
 		t.Errorf("Default() = %+v\nwant %+v", got, want)
@@ -86,15 +112,32 @@ func TestExample(t *testing.T) {
 	}
 	want := Default()
 	want.Issuer.URL, want.Issuer.Audience = "http://127.0.0.1:8080", "http://127.0.0.1:8080"
-	half, five := Duration(30*time.Second), Duration(5*time.Minute)
+	want.file = "example.yaml"
 	want.Routes = []Route{
-		{Name: "/", Path: "/", Upstream: []string{"http://127.0.0.1:3000"}, Access: "client", Authorization: "strip", Timeout: half},
-		{Name: "status", Path: "/status", Methods: []string{"GET", "HEAD"}, Upstream: []string{"http://127.0.0.1:3000"}, Access: "public", Authorization: "strip", Timeout: half},
-		{Name: "*.example.com/reports", Host: "*.example.com", Path: "/reports", Upstream: []string{"http://reports.internal:8000"}, Access: "client", Authorization: "pass", Timeout: five},
+		route(func(r *Route) { r.Name, r.Upstream = "/", to("http://127.0.0.1:3000") }),
+		route(func(r *Route) {
+			r.Name, r.Path, r.Methods, r.Access = "status", "/status", []string{"GET", "HEAD"}, "public"
+			r.Upstream = to("http://127.0.0.1:3000")
+		}),
+		route(func(r *Route) {
+			r.Name, r.Host, r.Path, r.Match, r.Access = "reports", "*.example.com", "/reports", "prefix", "optional"
+			r.Scopes, r.ScopesAny = []string{"reports:read"}, []string{"catalog:1", "catalog:2"}
+			r.StripPrefix, r.AddPrefix = "/reports", "/v2"
+			r.Authorization, r.Trailers = "strip", []string{"Digest"}
+			r.RequestHeaders = []Field{{Name: "X-Environment", Value: "production"}, {Name: "Cookie", Remove: true}}
+			r.ResponseHeaders = []Field{{Name: "Server", Remove: true}}
+			r.CORS.Origins, r.CORS.Methods, r.CORS.Headers = []string{"https://app.example.com"}, []string{"PUT", "DELETE"}, []string{"Authorization", "Content-Type"}
+			r.CORS.Expose = []string{"X-Request-Id"}
+			r.Assertion.Enabled = true
+			r.WebSocket = WebSocket{Enabled: true, Query: "access_token", Subprotocol: "bearer.", Idle: Duration(5 * time.Minute), Lifetime: Duration(12 * time.Hour), Origins: []string{"https://app.example.com"}}
+			r.Upstream = []Upstream{{"https://reports.internal:8443", 1}, {"https://reports-2.internal:8443", 3}}
+			r.UpstreamTLS = UpstreamTLS{ServerName: "reports.internal"}
+			r.Health.Path, r.MaxBody, r.StallTimeout = "/healthz", 10<<20, Duration(5*time.Minute)
+		}),
 	}
-	want.warnings = []string{"example.yaml:39: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("example.yaml is %+v\nwant %+v", got, want)
+	want.warnings = []string{"example.yaml:56: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Config{})); diff != "" {
+		t.Errorf("example.yaml is not what it says: %s", diff)
 	}
 	text, err := os.ReadFile("example.yaml")
 	if err != nil {
@@ -140,6 +183,19 @@ func TestEnvironmentReachesEverySetting(t *testing.T) {
 		"keys.master_key": aKey, "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
 		"verify.cache": "2MiB", "verify.on_stale": "serve", "log.format": "text", "log.level": "warn", "log.access": "true",
 		"issuer.lifetime": "90s", "verify.leeway": "9s", "front.max_header": "9KiB", "issuer.max_lifetime": "25h",
+		"front.proxy_protocol": "true", "front.max_fields": "11", "decision.path": "/d", "assertion.lifetime": "9m",
+	}
+	certificate, private := certificates(t)
+	// Settings that cannot stand alone, with what else they need.
+	together := map[string][]string{}
+	for _, name := range strings.Fields("certificate key client_ca client_certificate") {
+		together["front.tls."+name] = []string{"POSTERN_FRONT_TLS_CERTIFICATE=" + certificate, "POSTERN_FRONT_TLS_KEY=" + private,
+			"POSTERN_FRONT_TLS_CLIENT_CA=" + certificate, "POSTERN_FRONT_TLS_CLIENT_CERTIFICATE=optional"}
+	}
+	file := write(t, "postern.yaml", "front: {trusted_proxies: [127.0.0.1]}\n"+minimal)
+	want, err := Load(Source{File: file})
+	if err != nil {
+		t.Fatal(err)
 	}
 	all, keys := scalars()
 	for _, key := range keys {
@@ -148,18 +204,22 @@ func TestEnvironmentReachesEverySetting(t *testing.T) {
 			if !ok {
 				text = other[all[key].typ.Name()]
 			}
-			c, err := Load(Source{Environ: []string{variable(key, all[key]) + "=" + text}, Upstream: "http://127.0.0.1:3000"})
-			if err != nil {
-				t.Fatal(err)
+			environ := []string{variable(key, all[key]) + "=" + text}
+			if more := together[key]; more != nil {
+				environ = more
 			}
-			want, err := Load(Source{Upstream: "http://127.0.0.1:3000"})
+			c, err := Load(Source{Environ: environ, File: file})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, k := range keys {
 				same := reflect.DeepEqual(c.at(k).Interface(), want.at(k).Interface())
-				follows := k == "issuer.url" && key == "front.listen" || k == "issuer.audience" && (key == "front.listen" || key == "issuer.url")
-				if changes := k == key && text != "" || follows; same == changes {
+				set := slices.ContainsFunc(environ, func(e string) bool {
+					return strings.HasPrefix(e, variable(k, all[k])+"=") && e != variable(k, all[k])+"="
+				})
+				follows := k == "issuer.url" && (key == "front.listen" || together[key] != nil) ||
+					k == "issuer.audience" && (key == "front.listen" || key == "issuer.url" || together[key] != nil)
+				if changes := set || follows; same == changes {
 					t.Errorf("%s is %v, by default %v", k, c.at(k), want.at(k))
 				}
 			}
@@ -215,7 +275,7 @@ func TestUpstreamFlag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Route{{Name: "/", Path: "/", Upstream: []string{"http://[::1]:3000"}, Access: "client", Authorization: "strip", Timeout: Duration(30 * time.Second)}}
+	want := []Route{route(func(r *Route) { r.Name, r.Upstream = "/", to("http://[::1]:3000") })}
 	if !reflect.DeepEqual(c.Routes, want) {
 		t.Errorf("routes are %+v, want %+v", c.Routes, want)
 	}
@@ -233,23 +293,27 @@ func TestUpstreamFlag(t *testing.T) {
 		})
 	}
 	f("no scheme", Source{Upstream: "localhost:3000"},
-		`--upstream: "localhost:3000" is not an http URL: write it as http://host:port, such as http://127.0.0.1:3000`)
+		`--upstream: "localhost:3000" is not an http, https or unix URL: write it as http://host:port, https://host:port or unix:/path, such as http://127.0.0.1:3000`)
 	f("a password", Source{Upstream: "http://u:hunter2@localhost"},
-		`--upstream: the value holds a user name or a password: remove it: postern sends no credentials of its own to an upstream`)
+		`--upstream: the value holds a user name or a password: remove it; to send an upstream credentials, set Authorization in request_headers`)
 	f("beside routes", Source{Upstream: "http://127.0.0.1:3000", File: write(t, "postern.yaml", minimal)},
 		`--upstream: is given, and routes are too: use one of the two`)
 }
 
-func TestUpstreamAddress(t *testing.T) {
-	f := func(upstream, want string) {
+func TestEndpoints(t *testing.T) {
+	f := func(upstream string, want Endpoint) {
 		t.Helper()
-		if got := (Route{Upstream: []string{upstream}}).UpstreamAddress(); got != want {
-			t.Errorf("%s is at %s, want %s", upstream, got, want)
+		want.Weight = 7
+		if got := (Route{Upstream: []Upstream{{upstream, 7}}}).Endpoints(); len(got) != 1 || got[0] != want {
+			t.Errorf("%s is %+v, want %+v", upstream, got, want)
 		}
 	}
-	f("http://127.0.0.1:3000", "127.0.0.1:3000")
-	f("http://api", "api:80")
-	f("http://[::1]", "[::1]:80")
+	f("http://127.0.0.1:3000", Endpoint{Network: "tcp", Address: "127.0.0.1:3000"})
+	f("http://api", Endpoint{Network: "tcp", Address: "api:80"})
+	f("http://[::1]", Endpoint{Network: "tcp", Address: "[::1]:80"})
+	f("https://api", Endpoint{Network: "tcp", Address: "api:443", TLS: true})
+	f("https://[::1]:8443", Endpoint{Network: "tcp", Address: "[::1]:8443", TLS: true})
+	f("unix:/run/api.sock", Endpoint{Network: "unix", Address: "/run/api.sock"})
 }
 
 // What ${NAME} brings in is one value: it cannot add structure.

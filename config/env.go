@@ -28,6 +28,16 @@ func scalars() (map[string]setting, []string) {
 	return all, keys
 }
 
+// lists are the names that lists outside routes would have, were they variables.
+func lists() (names []string) {
+	each(reflect.TypeFor[Config](), "", func(key string, s setting) {
+		if isList(s.typ) && !strings.Contains(key, "[]") {
+			names = append(names, variablePrefix+strings.ToUpper(strings.ReplaceAll(key, ".", "_")))
+		}
+	})
+	return names
+}
+
 // environment takes the settings that POSTERN_<SECTION>_<KEY> variables give.
 func (l *loader) environment() {
 	all, keys := scalars()
@@ -59,8 +69,11 @@ func (l *loader) unknownVariable(name string, names []string) {
 		o.where = variablePrefix + "…"
 	}
 	fix := suggest(o.where, names, variablePrefix)
-	if strings.HasPrefix(name, "POSTERN_ROUTES") {
+	switch {
+	case strings.HasPrefix(name, "POSTERN_ROUTES"):
 		fix = "routes are set in the file alone"
+	case slices.Contains(lists(), name):
+		fix = "lists are set in the file alone"
 	}
 	l.faultAt(o, "", "is an unknown variable", fix)
 }

@@ -34,16 +34,16 @@ func TestInvalidFiles(t *testing.T) {
 		`:1: issuer.algorithm: "HS256" is not known: use ES256, RS256 or EdDSA`)
 	f("alias-bomb",
 		`:1: has an anchor or an alias (& or *): write the value out, or put it in quotes`,
-		`:1: a0: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:2: a1: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:3: a2: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:4: a3: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:5: a4: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:6: a5: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:7: a6: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:8: a7: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:9: a8: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`,
-		`:10: a9: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`)
+		`:1: a0: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:2: a1: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:3: a2: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:4: a3: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:5: a4: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:6: a5: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:7: a6: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:8: a7: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:9: a8: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
+		`:10: a9: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`)
 	f("alias-unknown",
 		`:3: has an anchor or an alias (& or *): write the value out, or put it in quotes`)
 	f("anchor",
@@ -240,29 +240,25 @@ func TestInvalidFiles(t *testing.T) {
 	f("unknown-key-no-space",
 		`:1: keys: has an unknown key: the keys here are master_key, master_key_file; a colon needs a space after it`)
 	f("unknown-key",
-		`:2: front.lisen: is an unknown key: did you mean listen? the keys here are listen, max_header, max_target, buffer, read_timeout, idle_timeout, write_timeout, max_connections, drain`)
+		`:2: front.lisen: is an unknown key: did you mean listen? the keys here are listen, tls, trusted_proxies, proxy_protocol, max_header, max_target, max_fields, max_body, min_body_rate, buffer, read_timeout, idle_timeout, write_timeout, max_connections, max_connections_per_address, drain_delay, drain`)
 	f("unknown-section",
-		`:1: portal: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes`)
+		`:1: portal: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`)
 	f("upstream-admin",
 		`:1: routes[0].upstream[0]: "http://127.0.0.1:9090" is admin.listen, which the front must never show: name the service that stands behind postern`)
-	f("upstream-https",
-		`:1: routes[0].upstream[0]: "https://127.0.0.1:3000" is https, which is not supported yet: use http, or put a TLS proxy in between`)
 	f("upstream-missing",
-		`:2: routes[0].upstream: is required: write one, such as ["http://127.0.0.1:3000"]`)
+		`:2: routes[0].upstream: is required: write one or more, such as ["http://127.0.0.1:3000"]`)
 	f("upstream-password",
-		`:1: routes[0].upstream[0]: the value holds a user name or a password: remove it: postern sends no credentials of its own to an upstream`)
+		`:1: routes[0].upstream[0]: the value holds a user name or a password: remove it; to send an upstream credentials, set Authorization in request_headers`)
 	f("upstream-path",
-		`:1: routes[0].upstream[0]: "http://127.0.0.1:3000/v1" has a path, a query or a fragment: end it after the host or port: the request target is forwarded as it came, so nothing can be put before it`)
+		`:1: routes[0].upstream[0]: "http://127.0.0.1:3000/v1" has a path, a query or a fragment: end it after the host or port; strip_prefix and add_prefix change the path`)
 	f("upstream-port",
-		`:1: routes[0].upstream[0]: "http://127.0.0.1:70000" has no valid port: write it as http://host:port, such as http://127.0.0.1:3000`)
+		`:1: routes[0].upstream[0]: "http://127.0.0.1:70000" has no valid port: write it as http://host:port, https://host:port or unix:/path, such as http://127.0.0.1:3000`)
 	f("upstream-scheme",
-		`:1: routes[0].upstream[0]: "127.0.0.1:3000" is not an http URL: write it as http://host:port, such as http://127.0.0.1:3000`)
+		`:1: routes[0].upstream[0]: "127.0.0.1:3000" is not an http, https or unix URL: write it as http://host:port, https://host:port or unix:/path, such as http://127.0.0.1:3000`)
 	f("upstream-self",
 		`:1: routes[0].upstream[0]: "http://localhost:8080" is front.listen, so requests would go round for ever: name the service that stands behind postern`)
 	f("upstream-slash",
-		`:1: routes[0].upstream[0]: "http://127.0.0.1:3000/" ends with a slash: end it after the host or port: the request target is forwarded as it came, so nothing can be put before it`)
-	f("upstream-two",
-		`:1: routes[0].upstream: has 2 addresses, and one is supported: write one, such as ["http://127.0.0.1:3000"]`)
+		`:1: routes[0].upstream[0]: "http://127.0.0.1:3000/" ends with a slash: end it after the host or port; strip_prefix and add_prefix change the path`)
 	f("value-unquoted",
 		`:3: is not YAML: found character that cannot start any token: put the value in quotes`)
 	f("variable-unset-secret",

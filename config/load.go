@@ -24,6 +24,7 @@ type Source struct {
 // blocks on nothing but files, and reads of those no more than 1 MiB.
 func Load(s Source) (Config, error) {
 	l := newLoader(s)
+	l.config.file = s.File
 	whole := l.file()
 	l.environment()
 	l.flags()
@@ -150,7 +151,7 @@ func (l *loader) file() (whole bool) {
 		l.fault("", err.Error(), "")
 		return false
 	}
-	l.readable = mode.Perm()&0o004 != 0
+	l.readable = open(mode)
 	return l.decode(data)
 }
 

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -150,24 +152,70 @@ func splitURL(text string) (scheme, host, port, problem string) {
 	return scheme, host, port, checkHost(host)
 }
 
-// splitUpstream takes the URL of an upstream apart; host is without brackets.
-func splitUpstream(text string) (host, port, problem, fix string) {
-	fix = "write it as http://host:port, such as http://127.0.0.1:3000"
+// splitUpstream takes the URL of an upstream apart, all but its weight.
+func splitUpstream(text string) (e Endpoint, problem, fix string) {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		return Endpoint{Network: "unix", Address: path}, checkSocket(path), "write it as unix:/path, such as unix:/run/api.sock"
+	}
+	fix = "write it as http://host:port, https://host:port or unix:/path, such as http://127.0.0.1:3000"
 	scheme, host, port, problem := splitURL(text)
 	switch {
 	case problem == "is not an http or https URL":
-		problem = "is not an http URL"
-	case scheme == "https":
-		problem, fix = "is https, which is not supported yet", "use http, or put a TLS proxy in between"
+		problem = "is not an http, https or unix URL"
 	case strings.HasPrefix(problem, "holds"):
-		fix = "remove it: postern sends no credentials of its own to an upstream"
+		fix = "remove it; to send an upstream credentials, set Authorization in request_headers"
 	case strings.HasPrefix(problem, "ends"), strings.HasPrefix(problem, "has a path"):
-		fix = "end it after the host or port: the request target is forwarded as it came, so nothing can be put before it"
+		fix = "end it after the host or port; strip_prefix and add_prefix change the path"
 	}
 	if port == "" {
-		port = "80"
+		port = map[string]string{"http": "80", "https": "443"}[scheme]
 	}
-	return strings.Trim(host, "[]"), port, problem, fix
+	return Endpoint{Network: "tcp", Address: net.JoinHostPort(strings.Trim(host, "[]"), port), TLS: scheme == "https"}, problem, fix
+}
+
+// checkSocket says what is wrong with the path of a Unix socket.
+func checkSocket(path string) (problem string) {
+	const most = 107 // that a socket's address holds on Linux, beside the 0 after it
+	switch {
+	case !strings.HasPrefix(path, "/") || path == "/":
+		return "has no absolute path"
+	case path != filepath.Clean(path):
+		return "has a path that is not in its short form"
+	case len(path) > most:
+		return fmt.Sprintf("has a path of more than %d bytes", most)
+	}
+	return ""
+}
+
+// checkOrigin says what is wrong with an origin as browsers write it (RFC 6454 §6.2).
+func checkOrigin(text string) (problem string) {
+	scheme, _, port, problem := splitURL(text)
+	if problem == "" && (scheme == "http" && port == "80" || scheme == "https" && port == "443") {
+		return "names the port that its scheme has anyway, which browsers leave out"
+	}
+	return problem
+}
+
+// isScope reports whether text is a scope-token (RFC 6749 §3.3).
+func isScope(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool { return notVisible(r) || r == '"' || r == '\\' })
+}
+
+// parseProxies reads an address or a network of trusted proxies.
+func parseProxies(text string) (netip.Prefix, wrong) {
+	fix := "use an address or a network such as 10.0.0.1, 10.0.0.0/8 or fd00::/8"
+	if ip, err := netip.ParseAddr(text); err == nil && ip.Zone() == "" {
+		ip = ip.Unmap()
+		return netip.PrefixFrom(ip, ip.BitLen()), wrong{}
+	}
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil || p.Addr().Is4In6():
+		return netip.Prefix{}, wrong{"is no address and no network", fix}
+	case p.Masked() != p:
+		return netip.Prefix{}, wrong{"has bits beyond its length", "did you mean " + p.Masked().String() + "?"}
+	}
+	return p, wrong{}
 }
 
 // checkPath says what is wrong with a path that is compared, by whole segments, with

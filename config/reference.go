@@ -6,7 +6,8 @@ import (
 )
 
 // Reference is the table of all settings in Markdown: key, default, environment
-// variable, meaning. The README carries it; it is made from the tags of Config.
+// variable, meaning. The README carries it; it is made from the tags of Config. What
+// says that it needs a restart stays as it is when the configuration is loaded anew.
 func Reference() string {
 	var b strings.Builder
 	b.WriteString("| setting | default | variable | meaning |\n|---|---|---|---|\n")
@@ -42,6 +43,9 @@ func meaning(s setting) string {
 		text += "; at least " + s.min
 	case s.max != "":
 		text += "; at most " + s.max
+	}
+	if s.restart {
+		text += "; needs a restart"
 	}
 	return text
 }

@@ -3,7 +3,9 @@ package config
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"postern/secret"
@@ -22,7 +24,8 @@ func (l *loader) upstream() {
 	}
 	var r Route
 	setDefaults(reflect.ValueOf(&r).Elem())
-	r.Upstream = []string{l.source.Upstream}
+	u := Upstream{URL: l.source.Upstream, Weight: 1}
+	r.Upstream = []Upstream{u}
 	l.config.Routes = []Route{r}
 	o := origin{layer: fromFlag, where: upstreamFlag, literal: true}
 	l.origins["routes"], l.origins["routes[0]"] = o, o
@@ -40,14 +43,31 @@ func (l *loader) resolve() {
 	front, ok := parseListen(c.Front.Listen)
 	if c.Issuer.URL == "" && ok && front.loopback() && front.port != 0 {
 		c.Issuer.URL = "http://" + c.Front.Listen
+		if c.Front.TLS.Enabled() {
+			c.Issuer.URL = "https://" + c.Front.Listen
+		}
 	}
 	if c.Issuer.Audience == "" {
 		c.Issuer.Audience = c.Issuer.URL
 	}
 	for i := range c.Routes {
-		if r := &c.Routes[i]; r.Name == "" {
+		r := &c.Routes[i]
+		if r.Name == "" {
 			r.Name = r.Host + r.Path
 		}
+		if r.Assertion.Audience == "" && l.ok(fmt.Sprintf("routes[%d].assertion.audience", i)) {
+			r.Assertion.Audience = r.Name
+		}
+		l.fieldFiles(fmt.Sprintf("routes[%d].request_headers", i), r.RequestHeaders)
+		l.fieldFiles(fmt.Sprintf("routes[%d].response_headers", i), r.ResponseHeaders)
+	}
+}
+
+// fieldFiles fills in the values of fields that files hold.
+func (l *loader) fieldFiles(key string, fields []Field) {
+	for i := range fields {
+		f, at := &fields[i], fmt.Sprintf("%s[%d]", key, i)
+		f.Value = l.pick(at+".value", at+".value_file", f.Value, f.ValueFile)
 	}
 }
 
@@ -70,8 +90,8 @@ func (l *loader) pick(key, fileKey string, written secret.Secret, path string) s
 	case err != nil:
 		l.fault(fileKey, "names a file that "+err.Error(), "")
 		return ""
-	case mode.Perm()&0o004 != 0:
-		l.warn(fileKey, "names a file that every user of this machine can read", "chmod 0600 it, or mount it with mode 0400")
+	case open(mode):
+		l.warn(fileKey, readableProblem, readableFix)
 	}
 	// From here on the secret's origin is where its file was named.
 	file.shown = unshown
@@ -113,6 +133,9 @@ func (l *loader) masterKey(text secret.Secret) secret.Secret {
 	if len(distinct) < 8 { // one key in 10^30 by chance
 		l.fault(key, "is not random", fix)
 		return ""
+	}
+	if !slices.ContainsFunc(raw, func(b byte) bool { return b < ' ' || b > '~' }) { // one in 10^13 by chance
+		l.warn(key, "is text and no random bytes, as if somebody had made it up", fix)
 	}
 	return secret.Secret(raw)
 }

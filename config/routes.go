@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -33,8 +32,14 @@ func (l *loader) routes() {
 			}
 		}
 		l.routeMethods(key+".methods", r.Methods)
-		l.routeUpstream(key+".upstream", r.Upstream)
-		if l.ok(key+".host", key+".path", key+".methods") && l.routePlace(places, key, i, r) {
+		l.routeAccess(key, r)
+		l.routeAssertion(key, r)
+		l.routeWebSocket(key, r)
+		l.routeCORS(key, r)
+		l.routePrefixes(key, r)
+		l.routeFields(key, r)
+		l.routeUpstream(key, r)
+		if l.ok(key+".host", key+".path", key+".match", key+".methods") && l.routePlace(places, key, i, r) {
 			l.routeName(names, key+".name", i, r)
 		}
 		l.routeWarnings(key, r)
@@ -70,55 +75,19 @@ func (l *loader) routeHost(key, host string) {
 }
 
 func (l *loader) routeMethods(key string, methods []string) {
-	for i, method := range methods {
-		at := fmt.Sprintf("%s[%d]", key, i)
-		if !l.ok(at) {
-			continue
-		}
+	l.elements(key, methods, func(method string) wrong {
 		switch {
 		case !isToken(method) || method != strings.ToUpper(method):
-			l.fault(at, l.shown(at, method)+" is not a method in upper case", "use one such as GET or POST")
+			return wrong{"is not a method in upper case", "use one such as GET or POST"}
 		case method == "CONNECT" || method == "TRACE":
-			l.fault(at, l.shown(at, method)+" is never forwarded", "remove it")
-		case slices.Contains(methods[:i], method):
-			l.fault(at, l.shown(at, method)+" is listed twice", "remove one of the two")
+			return wrong{"is never forwarded", "remove it"}
 		}
-	}
-}
-
-func (l *loader) routeUpstream(key string, upstreams []string) {
-	if !l.ok(key) {
-		return
-	}
-	if len(upstreams) != 1 {
-		problem := fmt.Sprintf("has %d addresses, and one is supported", len(upstreams))
-		if len(upstreams) == 0 {
-			problem = "is required"
-		}
-		l.fault(key, problem, `write one, such as ["http://127.0.0.1:3000"]`)
-		return
-	}
-	at := key + "[0]"
-	if !l.ok(at) {
-		return
-	}
-	shown := l.shown(at, upstreams[0])
-	host, port, problem, fix := splitUpstream(upstreams[0])
-	if problem != "" {
-		l.fault(at, shown+" "+problem, fix)
-		return
-	}
-	to := door{host, parsePort(port)}
-	if front, ok := parseListen(l.config.Front.Listen); ok && l.ok("front.listen") && front.meets(to) {
-		l.fault(at, shown+" is front.listen, so requests would go round for ever", "name the service that stands behind postern")
-	}
-	if admin, ok := parseListen(l.config.Admin.Listen); ok && l.ok("admin.listen") && admin.meets(to) {
-		l.fault(at, shown+" is admin.listen, which the front must never show", "name the service that stands behind postern")
-	}
+		return wrong{}
+	})
 }
 
 // A place is what two routes must not share.
-type place struct{ host, path, method string }
+type place struct{ host, path, match, method string }
 
 // routePlace refuses a route that an earlier one hides.
 func (l *loader) routePlace(places map[place]int, key string, i int, r Route) (ok bool) {
@@ -133,14 +102,14 @@ func (l *loader) routePlace(places map[place]int, key string, i int, r Route) (o
 	}
 	taken, clashes = append(taken, r.Methods...), append(clashes, r.Methods...)
 	for _, method := range clashes {
-		if first, ok := places[place{r.Host, r.Path, method}]; ok {
+		if first, ok := places[place{r.Host, r.Path, r.Match, method}]; ok {
 			l.fault(key, "has the host and the path of "+l.of(first)+", and a method in common with it",
 				"remove one of the two, or give each methods of its own")
 			return false
 		}
 	}
 	for _, method := range taken {
-		places[place{r.Host, r.Path, method}] = i
+		places[place{r.Host, r.Path, r.Match, method}] = i
 	}
 	return true
 }
@@ -165,11 +134,14 @@ func (l *loader) routeName(names map[string]int, key string, i int, r Route) {
 }
 
 func (l *loader) routeWarnings(key string, r Route) {
-	if r.Access == "public" && r.Path == "/" {
+	if r.Access == "public" && r.Path == "/" && r.Match == "prefix" {
 		l.warn(key, "is public at /: whatever no longer path covers needs no access token", "use access: client, or a longer path")
 	}
 	token := l.config.Issuer.TokenPath
 	if l.config.Issuer.Enabled && l.ok("issuer.token_path", key+".path") && strings.HasPrefix(r.Path+"/", token+"/") {
 		l.warn(key, "is never reached: issuer.token_path and all below it is answered by postern", "move the route or issuer.token_path")
+	}
+	if d := l.config.Decision.Path; d != "" && r.Path == d && l.ok("decision.path") {
+		l.warn(key, "is never reached at its path: decision.path is answered by postern", "move the route or decision.path")
 	}
 }

@@ -35,7 +35,7 @@ func TestRow139FaultsNameFileAndLineAndNoSecret(t *testing.T) {
 		})
 	}
 	const top = "keys:\n  master_key: " + planted + "\nstore: postgres://u:" + planted + "@db/p\n"
-	f("unknown key", top+"log:\n  levl: info\n", "postern.yaml:5: log.levl: is an unknown key: did you mean level? the keys here are access, format, level")
+	f("unknown key", top+"log:\n  levl: info\n", "postern.yaml:5: log.levl: is an unknown key: did you mean level? the keys here are access, access_fields, access_sample, format, level")
 	f("duplicate key", top+"log: {}\nlog: {}\n", "postern.yaml:5: log: is set twice, first on line 4: remove one of the two")
 	f("tab", top+"log:\n\tlevel: info\n", "postern.yaml:5: is not YAML: found character that cannot start any token: indent with spaces, not with tabs")
 	f("wrong type", top+"log: info\n", "postern.yaml:4: log: is text, not a mapping: write its settings below it, each as key: value, indented alike")
@@ -139,7 +139,7 @@ func TestRow140BombsAreCheap(t *testing.T) {
 	f("1 MiB of a,", text("{"+fill("a,")+"}"), tooMany)
 	f("1 MiB of a: b", text(fill("a: b\n")), tooMany)
 	f("as many values as pass", text("{"+strings.Repeat("a,", maxMarks-10)+"}"), "postern.yaml:1: "+
-		"a: is an unknown key: the keys here are front, admin, store, store_file, keys, issuer, verify, headers, log, routes")
+		"a: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes")
 	f("as many comments as pass", text("log:\n"+strings.Repeat("- #a\n", maxMarks/2-10)), "postern.yaml:1: "+
 		"log: is a list, not a mapping: write its settings below it, each as key: value, indented alike")
 }
@@ -237,8 +237,18 @@ func TestRow143TimesNeedAUnitAndMoreThanNothing(t *testing.T) {
 				}
 			})
 		}
-		for _, text := range []string{"-1s", "0", "0s", "0h0m", "-1", "-1h30m", "0.0s"} {
-			f(text, "is not above 0")
+		if all[key].zero { // of which the meaning is documented
+			for _, text := range []string{"0s", "0h0m", "0.0s"} {
+				if c, err := Load(Source{File: write(t, "postern.yaml", section+":\n  "+name+": "+text+"\n"+minimal)}); err != nil || c.at(key).Int() != 0 {
+					t.Errorf("%s for %s: %v", key, text, err)
+				}
+			}
+			f("-1s", "is below 0")
+			f("0", "has no unit")
+		} else {
+			for _, text := range []string{"-1s", "0", "0s", "0h0m", "-1", "-1h30m", "0.0s"} {
+				f(text, "is not above 0")
+			}
 		}
 		f("10", "has no unit")
 		f("1e3", "has no unit")
@@ -248,8 +258,8 @@ func TestRow143TimesNeedAUnitAndMoreThanNothing(t *testing.T) {
 		f("99999999h", "is more than ten years")
 		f("87601h", "is more than ten years")
 	}
-	if times != 8 {
-		t.Errorf("%d settings are durations, want 8", times)
+	if times != 10 {
+		t.Errorf("%d settings are durations, want 10", times)
 	}
 	_, err := Load(Source{File: write(t, "postern.yaml", "routes:\n  - upstream: [\"http://127.0.0.1:3000\"]\n    timeout: 10\n")})
 	if diff := cmp.Diff([]string{`postern.yaml:3: routes[0].timeout: "10" has no unit` + fix}, lines(err)); diff != "" {
@@ -273,7 +283,7 @@ headers:
   client: Host
 routes:
   - path: /api/
-    upstream: ["https://127.0.0.1:3000"]
+    upstream: ["ftp://127.0.0.1:3000"]
     methods: [get]
   - path: /
 `),
@@ -281,16 +291,16 @@ routes:
 		Flags:   map[string]string{"admin.listen": "9090", "admin.port": "1"},
 	})
 	want := []string{
-		`postern.yaml:2: front.lisen: is an unknown key: did you mean listen? the keys here are listen, max_header, max_target, buffer, read_timeout, idle_timeout, write_timeout, max_connections, drain`,
+		`postern.yaml:2: front.lisen: is an unknown key: did you mean listen? the keys here are listen, tls, trusted_proxies, proxy_protocol, max_header, max_target, max_fields, max_body, min_body_rate, buffer, read_timeout, idle_timeout, write_timeout, max_connections, max_connections_per_address, drain_delay, drain`,
 		`postern.yaml:3: front.drain: "10" has no unit: use a duration such as 30s, 5m or 2h`,
 		`postern.yaml:5: issuer.lifetime: 2h is too much for issuer.max_lifetime, which is 1h: lower it, or raise issuer.max_lifetime`,
 		`postern.yaml:7: issuer.realm: "a\"b" is not 1 to 128 printable ASCII characters without quotes and backslashes: use a name such as postern`,
 		`postern.yaml:9: log.access: "yes" is neither true nor false: write true or false`,
 		`postern.yaml:11: headers.client: "Host" has a meaning of its own in HTTP: use another name, such as X-Client-Id`,
 		`postern.yaml:13: routes[0].path: "/api/" ends with a slash: remove it: a path covers all below it, by whole segments`,
-		`postern.yaml:14: routes[0].upstream[0]: "https://127.0.0.1:3000" is https, which is not supported yet: use http, or put a TLS proxy in between`,
+		`postern.yaml:14: routes[0].upstream[0]: "ftp://127.0.0.1:3000" is not an http, https or unix URL: write it as http://host:port, https://host:port or unix:/path, such as http://127.0.0.1:3000`,
 		`postern.yaml:15: routes[0].methods[0]: "get" is not a method in upper case: use one such as GET or POST`,
-		`postern.yaml:16: routes[1].upstream: is required: write one, such as ["http://127.0.0.1:3000"]`,
+		`postern.yaml:16: routes[1].upstream: is required: write one or more, such as ["http://127.0.0.1:3000"]`,
 		`POSTERN_LOG_FORMAT: log.format: "xml" is not known: use json or text`,
 		`POSTERN_LOG_LEVL: is an unknown variable: did you mean POSTERN_LOG_LEVEL?`,
 		`flag: admin.listen: "9090" is not an address and a port: use one such as 127.0.0.1:8080, [::1]:8080 or :8080`,
@@ -318,7 +328,7 @@ routes:
 		got = append(got, strings.Replace(w, file, "postern.yaml", 1))
 	}
 	want := []string{
-		`postern.yaml:2: issuer.url: is plain http, and the front does not listen on loopback: secrets and tokens cross the network in clear: put TLS in front and use https`,
+		`postern.yaml:2: issuer.url: is plain http, and the front does not listen on loopback: secrets and tokens cross the network in clear: give the front a certificate (front.tls) or put TLS in front of it, and use https`,
 		`postern.yaml:4: routes[0]: is public at /: whatever no longer path covers needs no access token: use access: client, or a longer path`,
 		`postern.yaml:5: routes[1]: is never reached: issuer.token_path and all below it is answered by postern: move the route or issuer.token_path`,
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -20,8 +21,13 @@ type setting struct {
 	required bool
 	enum     []string
 	min, max string
-	doc      string
-	typ      reflect.Type
+	zero     bool // a duration or a size may be nothing
+	file     bool // it names a file
+	restart  bool // to change it takes a restart; of each that is handed this, and of all in a section
+	// shorthand is the key, in the mappings of this list, that a plain value stands for.
+	shorthand string
+	doc       string
+	typ       reflect.Type
 }
 
 var (
@@ -32,7 +38,7 @@ var (
 
 // hidden reports whether messages must not show a value: it is a secret, or the name of
 // a file where somebody may have put the secret itself.
-func (s setting) hidden() bool { return s.typ == secretType || strings.HasSuffix(s.name, "_file") }
+func (s setting) hidden() bool { return s.typ == secretType || s.file }
 
 // settingsOf lists the fields of a struct type that have a key, in their order.
 func settingsOf(t reflect.Type) []setting {
@@ -43,6 +49,8 @@ func settingsOf(t reflect.Type) []setting {
 			name: tag.Get("yaml"), index: i, typ: t.Field(i).Type,
 			fallback: tag.Get("default"), required: tag.Get("required") == "true",
 			min: tag.Get("min"), max: tag.Get("max"), doc: tag.Get("doc"),
+			zero: tag.Get("zero") == "true", file: tag.Get("file") == "true", restart: tag.Get("restart") == "true",
+			shorthand: tag.Get("shorthand"),
 		}
 		if enum := tag.Get("enum"); enum != "" {
 			s.enum = strings.Split(enum, ",")
@@ -54,19 +62,38 @@ func settingsOf(t reflect.Type) []setting {
 	return all
 }
 
-// each visits every setting below t that is no section, in order of declaration. In
-// the key, [] stands for the place in a list: routes[].path.
+// each visits every setting below t that is no section, in order of declaration, and
+// the lists of mappings for which plain values may stand. In the key, [] stands for the
+// place in a list: routes[].path.
 func each(t reflect.Type, prefix string, visit func(key string, s setting)) {
+	eachBelow(t, prefix, false, visit)
+}
+
+func eachBelow(t reflect.Type, prefix string, restart bool, visit func(key string, s setting)) {
 	for _, s := range settingsOf(t) {
-		switch key := prefix + s.name; {
+		s.restart = s.restart || restart
+		key := prefix + s.name
+		switch {
 		case s.typ.Kind() == reflect.Struct:
-			each(s.typ, key+".", visit)
-		case isList(s.typ) && s.typ.Elem().Kind() == reflect.Struct:
-			each(s.typ.Elem(), key+"[].", visit)
+			eachBelow(s.typ, key+".", s.restart, visit)
+		case isMappings(s.typ):
+			if s.shorthand != "" {
+				visit(key, s)
+			}
+			eachBelow(s.typ.Elem(), key+"[].", s.restart, visit)
 		default:
 			visit(key, s)
 		}
 	}
+}
+
+// isMappings reports whether t is a list of mappings.
+func isMappings(t reflect.Type) bool { return isList(t) && t.Elem().Kind() == reflect.Struct }
+
+// optional reports whether the setting may be left empty, though its type has no value
+// that looks so: 0 stands for that.
+func (s setting) optional() bool {
+	return s.fallback == "" && !s.required && (s.typ == durationType || s.typ == sizeType)
 }
 
 func isList(t reflect.Type) bool { return t.Kind() == reflect.Slice }
@@ -127,11 +154,11 @@ func (s setting) set(into reflect.Value, text string) (w wrong) {
 	case *bool:
 		w = assign(p, text, parseBool)
 	case *int:
-		w = assignWithin(p, s, text, parseInt)
+		w = assignWithin(p, s, text, parseInt, nil)
 	case *Duration:
-		w = assignWithin(p, s, text, parseDuration)
+		w = assignWithin(p, s, text, parseDuration, durationForm)
 	case *Size:
-		w = assignWithin(p, s, text, parseSize)
+		w = assignWithin(p, s, text, parseSize, sizeForm)
 	default:
 		panic("BUG: a setting has a type that nobody parses: " + into.Type().String())
 	}
@@ -147,10 +174,21 @@ func assign[T any](into *T, text string, parse func(string) (T, wrong)) wrong {
 	return w
 }
 
-// assignWithin is assign for a value that must lie between s.min and s.max.
-func assignWithin[T cmp.Ordered](into *T, s setting, text string, parse func(string) (T, wrong)) wrong {
+// assignWithin is assign for a value that must lie between s.min and s.max. A setting
+// that may be nothing, or empty, says so in form.
+func assignWithin[T cmp.Ordered](into *T, s setting, text string, parse func(string) (T, wrong), form *regexp.Regexp) wrong {
 	return assign(into, text, func(string) (T, wrong) {
+		var nothing T
+		if text == "" && s.optional() || s.zero && form.MatchString(text) && !strings.ContainsAny(text, "123456789") {
+			return nothing, wrong{}
+		}
 		value, w := parse(text)
+		switch {
+		case s.zero && w.problem == notAboveZero && strings.HasPrefix(text, "-"):
+			w.problem = "is below 0"
+		case s.zero && w.problem == notAboveZero:
+			w.problem = "has no unit"
+		}
 		if w != (wrong{}) {
 			return value, w
 		}

@@ -35,11 +35,13 @@ func (d Duration) String() string {
 // The zero value means that it is one.
 type wrong struct{ problem, fix string }
 
+const notAboveZero = "is not above 0"
+
 func parseDuration(text string) (Duration, wrong) {
 	const fix = "use a duration such as 30s, 5m or 2h"
 	switch n, err := strconv.ParseFloat(text, 64); {
 	case err == nil && n <= 0, strings.HasPrefix(text, "-") && durationForm.MatchString(text[1:]):
-		return 0, wrong{"is not above 0", fix}
+		return 0, wrong{notAboveZero, fix}
 	case err == nil:
 		return 0, wrong{"has no unit", fix}
 	case !durationForm.MatchString(text):
@@ -50,7 +52,7 @@ func parseDuration(text string) (Duration, wrong) {
 	case err != nil || Duration(d) > maxDuration:
 		return 0, wrong{"is more than ten years", fix}
 	case d <= 0:
-		return 0, wrong{"is not above 0", fix}
+		return 0, wrong{notAboveZero, fix}
 	}
 	return Duration(d), wrong{}
 }
@@ -83,7 +85,7 @@ func parseSize(text string) (Size, wrong) {
 	const fix = "use a size such as 16KiB or 32MiB (units: B, KiB, MiB, GiB)"
 	if n, err := strconv.ParseFloat(text, 64); err == nil {
 		if n <= 0 {
-			return 0, wrong{"is not above 0", fix}
+			return 0, wrong{notAboveZero, fix}
 		}
 		return 0, wrong{"has no unit", fix}
 	}
@@ -100,7 +102,7 @@ func parseSize(text string) (Size, wrong) {
 		case err != nil || n > math.MaxInt64/int64(unit.bytes):
 			return 0, wrong{"is too large", fix}
 		case n == 0:
-			return 0, wrong{"is not above 0", fix}
+			return 0, wrong{notAboveZero, fix}
 		}
 		return Size(n) * unit.bytes, wrong{}
 	}

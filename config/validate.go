@@ -1,15 +1,23 @@
 package config
 
-import "strings"
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
 
 // validate checks what one value alone cannot show: the form of texts, and settings
 // against each other. A setting that is wrong already is not judged again.
 func (l *loader) validate() {
 	l.doors()
 	l.sizes()
+	l.front()
+	l.decision()
 	l.store()
 	l.issuer()
 	l.headers()
+	l.log()
 	l.routes()
 }
 
@@ -30,32 +38,6 @@ func (l *loader) blame(keys ...string) string {
 		}
 	}
 	return keys[0]
-}
-
-func (l *loader) doors() {
-	c := &l.config
-	f := func(key, value string) (door, bool) {
-		d, ok := parseListen(value)
-		if !l.ok(key) {
-			return d, false
-		}
-		if !ok {
-			l.fault(key, l.shown(key, value)+" is not an address and a port", "use one such as 127.0.0.1:8080, [::1]:8080 or :8080")
-		}
-		return d, ok
-	}
-	front, frontOK := f("front.listen", c.Front.Listen)
-	admin, adminOK := f("admin.listen", c.Admin.Listen)
-	clash := front.meets(admin) || admin.meets(front) || front.port == admin.port && (front.everywhere() || admin.everywhere())
-	if frontOK && adminOK && front.port != 0 && clash {
-		l.fault(l.blame("admin.listen", "front.listen"), "front.listen and admin.listen are one address", "give them different ports")
-	}
-}
-
-func (l *loader) sizes() {
-	f, i := l.config.Front, l.config.Issuer
-	l.below("front.max_target", "front.max_header", f.MaxTarget.String(), f.MaxHeader.String(), f.MaxTarget < f.MaxHeader)
-	l.below("issuer.lifetime", "issuer.max_lifetime", i.Lifetime.String(), i.MaxLifetime.String(), i.Lifetime <= i.MaxLifetime)
 }
 
 // below says that one setting must lie below another, unless it is ok, at the one of
@@ -137,7 +119,7 @@ func (l *loader) issuerURL(front door, listening bool) {
 		l.fault(key, l.shown(key, l.config.Issuer.URL)+" "+problem, "use scheme and host alone, such as https://api.example.com")
 	case scheme == "http" && listening && !front.loopback():
 		l.warn(key, "is plain http, and the front does not listen on loopback: secrets and tokens cross the network in clear",
-			"put TLS in front and use https")
+			"give the front a certificate (front.tls) or put TLS in front of it, and use https")
 	}
 }
 
@@ -185,29 +167,49 @@ func (l *loader) headers() {
 			byFold[folded] = field{key, name}
 		}
 	}
-	f("headers.organization", h.Organization)
-	f("headers.client", h.Client)
-	f("headers.environment", h.Environment)
-	f("headers.token", h.Token)
-	f("headers.agreement", h.Agreement)
-	f("headers.catalog", h.Catalog)
-	f("headers.scopes", h.Scopes)
+	for _, each := range settingsOf(reflect.TypeOf(h)) {
+		f("headers."+each.name, reflect.ValueOf(h).Field(each.index).String())
+	}
 }
 
 func isTaken(name string) bool {
-	if taken[fold(name)] {
-		return true
-	}
+	return taken[fold(name)] || inFamily(name, takenFamilies)
+}
+
+// inFamily reports whether name begins with one of families, whatever stands where
+// they have a hyphen.
+func inFamily(name string, families []string) bool {
 	hyphened := strings.Map(func(r rune) rune {
 		if r < 0x80 && isAlphanumeric(byte(r)) {
 			return r
 		}
 		return '-'
 	}, strings.ToLower(name))
-	for _, family := range takenFamilies {
-		if strings.HasPrefix(hyphened, family) {
-			return true
+	return slices.ContainsFunc(families, func(family string) bool { return strings.HasPrefix(hyphened, family) })
+}
+
+// log checks the members of the access log's lines; what they may be is checked already.
+func (l *loader) log() { l.once("log.access_fields", l.config.Log.AccessFields) }
+
+// once refuses what a list holds twice.
+func (l *loader) once(key string, values []string) {
+	for i, value := range values {
+		if at := fmt.Sprintf("%s[%d]", key, i); l.ok(at) && slices.Contains(values[:i], value) {
+			l.fault(at, l.shown(at, value)+" is listed twice", "remove one of the two")
 		}
 	}
-	return false
+}
+
+// elements checks each value of a list: by check, and that it is there once.
+func (l *loader) elements(key string, values []string, check func(string) wrong) {
+	for i, value := range values {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		if !l.ok(at) {
+			continue
+		}
+		if w := check(value); w != (wrong{}) {
+			l.fault(at, l.shown(at, value)+" "+w.problem, w.fix)
+		}
+	}
+	l.once(key, values)
 }

@@ -93,6 +93,12 @@ func (l *loader) value(n *yaml.Node, into reflect.Value, s setting, key string) 
 	switch {
 	case opaque(n):
 		l.failed[key] = true
+	case into.Kind() == reflect.Struct && s.shorthand != "" && n.Kind == yaml.ScalarNode && n.Tag != "!!null":
+		for _, inner := range settingsOf(into.Type()) {
+			if inner.name == s.shorthand {
+				l.scalar(n, into.Field(inner.index), inner, key)
+			}
+		}
 	case into.Kind() == reflect.Struct:
 		l.mapping(n, into, key)
 	case isList(into.Type()):
