@@ -261,6 +261,12 @@ func TestPoolReuse(t *testing.T) {
 	if n := e.connections.Load(); n != 0 {
 		t.Errorf("%d connections are kept after their time", n)
 	}
+	last := mustTake(t, p)
+	p.close()
+	p.put(last)
+	if n := e.connections.Load(); n != 0 {
+		t.Errorf("%d connections are kept after the end", n)
+	}
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
