@@ -356,3 +356,10 @@ func needs(t *testing.T, program string) string {
 	}
 	return path
 }
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

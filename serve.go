@@ -245,14 +245,15 @@ func (p *postern) serve(ctx context.Context) error {
 	return err
 }
 
-// drain ends both doors: first /readyz says so, so that nobody sends more; then no new
-// connections, and what is in flight gets front.drain to finish. It reports whether some
-// of it was cut.
+// drain ends both doors. First /readyz says so, and for front.drain_delay all is served as
+// usual, until nobody sends more. Then nothing is accepted, what is idle is closed, and
+// what is in flight gets front.drain to finish. It reports whether some of that was cut.
 func (p *postern) drain(ctx context.Context) (late bool) {
+	c := p.config.Front
 	p.draining.Store(true)
-	limit := time.Duration(p.config.Front.Drain)
-	p.log.Info("draining", "deadline", limit.String())
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	p.log.Info("draining", "delay", c.DrainDelay.String(), "deadline", c.Drain.String())
+	time.Sleep(time.Duration(c.DrainDelay))
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Drain))
 	defer cancel()
 	if err := p.front.Shutdown(ctx); err != nil {
 		p.log.Warn("requests were still in flight at the deadline of front.drain; their connections are cut", "error", err)
