@@ -12,22 +12,28 @@ import (
 	"time"
 )
 
-// connect opens a connection, TLS included, until ctx ends.
+// connect opens a connection for requests until ctx ends.
 func (e *endpoint) connect(ctx context.Context) (*upstreamConn, error) {
-	conn, err := e.dial(ctx)
+	conn, err := e.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if e.tls != nil {
-		secure := newSecureConn(conn, e.tls)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			_ = conn.Close()
-			return nil, fmt.Errorf("begin TLS: %w", err)
-		}
-		conn = secure
-	}
 	e.connections.Add(1)
 	return newUpstreamConn(conn), nil
+}
+
+// open opens a connection, TLS included, until ctx ends.
+func (e *endpoint) open(ctx context.Context) (net.Conn, error) {
+	conn, err := e.dial(ctx)
+	if err != nil || e.tls == nil {
+		return conn, err
+	}
+	secure := newSecureConn(conn, e.tls)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("begin TLS: %w", err)
+	}
+	return secure, nil
 }
 
 // dial tries the addresses of the endpoint one after the other, beginning with another

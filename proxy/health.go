@@ -83,11 +83,11 @@ func (e *endpoint) checked(err error) {
 func (e *endpoint) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.pool.upstream.Check.Timeout)
 	defer cancel()
-	c, err := e.connect(ctx)
+	c, err := e.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer e.discard(c)
+	defer c.Close()
 	expired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		_ = c.SetDeadline(time.Unix(1, 0))
@@ -103,8 +103,9 @@ func (e *endpoint) check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask: %w", err)
 	}
+	reader := bufio.NewReaderSize(c, answerHead)
 	for range maxInterim {
-		status, err := readStatus(c.reader)
+		status, err := readStatus(reader)
 		if err != nil {
 			return fmt.Errorf("read the answer: %w", err)
 		}
