@@ -195,21 +195,25 @@ func (p *postern) identity() (url, audience string) {
 func (p *postern) frontOptions(e *environment) proxy.Options {
 	c := p.config
 	o := proxy.Options{
-		Headers:   proxy.Headers(c.Headers),
-		Realm:     c.Issuer.Realm,
-		Verifier:  p.verifier,
-		MaxHeader: int(c.Front.MaxHeader), MaxTarget: int(c.Front.MaxTarget), Buffer: int(c.Front.Buffer),
-		ReadTimeout: time.Duration(c.Front.ReadTimeout), WriteTimeout: time.Duration(c.Front.WriteTimeout),
-		IdleTimeout: time.Duration(c.Front.IdleTimeout), MaxConnections: c.Front.MaxConnections,
-		Now: e.Now, Random: e.Random, Log: p.log, Access: p.access,
+		Settings: proxy.Settings{
+			Headers:   proxy.Headers(c.Headers),
+			Realm:     c.Issuer.Realm,
+			MaxHeader: int(c.Front.MaxHeader), MaxTarget: int(c.Front.MaxTarget), MaxFields: 100, Buffer: int(c.Front.Buffer),
+			ReadTimeout: time.Duration(c.Front.ReadTimeout), WriteTimeout: time.Duration(c.Front.WriteTimeout),
+			IdleTimeout: time.Duration(c.Front.IdleTimeout), MaxConnections: c.Front.MaxConnections,
+		},
+		Verifier: p.verifier,
+		Now:      e.Now, Random: e.Random, Log: p.log, Access: p.access,
 	}
 	if p.issuer != nil {
 		o.Issuer = p.issuer
 	}
 	for _, r := range c.Routes {
 		o.Routes = append(o.Routes, proxy.Route{
-			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods, Upstream: r.UpstreamAddress(),
-			Access: proxy.Access(r.Access), PassAuthorization: r.Authorization == "pass", Timeout: time.Duration(r.Timeout),
+			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods,
+			Upstream: proxy.Upstream{Endpoints: []proxy.Endpoint{{Network: "tcp", Address: r.UpstreamAddress(), Weight: 1}}, ConnectTimeout: 5 * time.Second},
+			Access:   proxy.Access(r.Access), PassAuthorization: r.Authorization == "pass",
+			Timeout: time.Duration(r.Timeout), Stall: time.Duration(r.Timeout),
 		})
 	}
 	return o

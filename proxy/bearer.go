@@ -9,9 +9,10 @@ import (
 // bearer takes the one bearer token out of the head (RFC 6750 §2.1). ok is false with
 // what to answer: no credentials of this scheme are 401 without an error code (§3.1);
 // more than one, or a malformed one, is 400.
-func (f *Front) bearer(h *head) (raw []byte, refusal answer.Refusal, ok bool) {
+func (f *Front) bearer(x *exchange) (raw []byte, refusal answer.Refusal, ok bool) {
+	h := &x.head
 	if h.authorizations > 1 {
-		return nil, f.invalidRequest("send one Authorization field"), false
+		return nil, x.invalidRequest("send one Authorization field"), false
 	}
 	value := h.authorization
 	scheme := 0
@@ -19,14 +20,14 @@ func (f *Front) bearer(h *head) (raw []byte, refusal answer.Refusal, ok bool) {
 		scheme++
 	}
 	if !equalFold(value[:scheme], "bearer") {
-		return nil, answer.Refusal{Reason: answer.MissingToken, Challenge: f.challenge("")}, false
+		return nil, answer.Refusal{Reason: answer.MissingToken, Challenge: x.challenge("")}, false
 	}
 	raw = bytes.TrimLeft(value[scheme:], " ")
 	if len(raw) == len(value)-scheme || !oneToken(raw) {
-		return nil, f.invalidRequest("send one access token: Authorization: Bearer <token>"), false
+		return nil, x.invalidRequest("send one access token: Authorization: Bearer <token>"), false
 	}
 	if hasParameter(h.query, "access_token") { // RFC 6750 §2: one method in one request
-		return nil, f.invalidRequest("send the access token in one place"), false
+		return nil, x.invalidRequest("send the access token in one place"), false
 	}
 	return raw, answer.Refusal{}, true
 }
@@ -48,14 +49,14 @@ func oneToken(raw []byte) bool {
 	return true
 }
 
-func (f *Front) invalidRequest(message string) answer.Refusal {
+func (x *exchange) invalidRequest(message string) answer.Refusal {
 	return answer.Refusal{Reason: answer.InvalidRequest, Message: message,
-		Challenge: f.challenge(`error="invalid_request", error_description="` + message + `"`)}
+		Challenge: x.challenge(`error="invalid_request", error_description="` + message + `"`)}
 }
 
 // challenge is the value of WWW-Authenticate. parameters come from our own closed sets.
-func (f *Front) challenge(parameters string) string {
-	c := `Bearer realm="` + f.options.Realm + `"`
+func (x *exchange) challenge(parameters string) string {
+	c := `Bearer realm="` + x.state.Realm + `"`
 	if parameters != "" {
 		c += ", " + parameters
 	}

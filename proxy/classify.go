@@ -19,6 +19,8 @@ const (
 	authorizationKind
 	expectKind
 	requestIDKind
+	upgradeKind
+	hopKind // said by somebody between the client and us; believed from trusted proxies only
 )
 
 // classifier knows the fields that are not simply forwarded. Names are compared
@@ -59,12 +61,14 @@ func newClassifier(reserved []string) (*classifier, error) {
 		{authorizationKind, []string{"Authorization"}},
 		{expectKind, []string{"Expect"}},
 		{requestIDKind, []string{"X-Request-Id"}},
+		{upgradeKind, []string{"Upgrade"}},
+		{hopKind, []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
+			"X-Forwarded-Method", "X-Forwarded-Uri", "X-Original-Method", "X-Original-Host", "X-Original-Uri"}},
 		// Hop-by-hop (RFC 9110 §7.6.1), and what only means something to a proxy.
-		{dropped, []string{"Keep-Alive", "TE", "Trailer", "Upgrade", "HTTP2-Settings"}},
+		{dropped, []string{"Keep-Alive", "TE", "Trailer", "HTTP2-Settings"}},
 		// To some upstreams these are the target, which would be another than was judged.
 		{dropped, []string{"X-Original-URL", "X-Rewrite-URL"}},
-		// Written afresh. Nobody in front of postern is trusted to have written them.
-		{dropped, []string{"Forwarded", "Via", "X-Real-IP"}},
+		{dropped, []string{"X-Real-IP"}},
 		{dropped, reserved},
 	} {
 		if err == nil {

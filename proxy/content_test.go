@@ -76,18 +76,11 @@ func TestChunksAreOurs(t *testing.T) {
 	f := start(t)
 	f.forwards(request("POST", "/a", as(callerA), "Transfer-Encoding: chunked")+"00002;a=b\r\nhi\r\n0;c\r\nX: 1\r\n\r\n",
 		wire("POST /a", "api.test", &callerA, "Transfer-Encoding: chunked")+"2\r\nhi\r\n0\r\n\r\n")
-	// fasthttp, which reads the client's chunks, takes blanks behind a size and control
-	// characters in an extension: none of it goes further.
-	for _, head := range []string{"2 ", "2\t ", "2;\x01\x7f", "2;a=\"\r"} {
-		sent := request("POST", "/public", "Transfer-Encoding: chunked") + head + "\r\nhi\r\n0\r\n\r\n"
-		if strings.HasSuffix(head, "\r") {
-			if m := f.ask(sent); m.status() != 400 {
-				t.Errorf("%q: answered %q", head, m.raw)
-			}
-			f.received()
-			continue
+	for _, head := range []string{"2 ", "2\t ", "2;\x01\x7f", "2;a=\"\r", " 2", "2 ;a"} {
+		if m := f.ask(request("POST", "/public", "Transfer-Encoding: chunked") + head + "\r\nhi\r\n0\r\n\r\n"); m.status() != 400 {
+			t.Errorf("%q: answered %q", head, m.raw)
 		}
-		f.forwards(sent, wire("POST /public", "api.test", nil, "Transfer-Encoding: chunked")+"2\r\nhi\r\n0\r\n\r\n")
+		f.received()
 	}
 }
 
@@ -110,6 +103,10 @@ func TestTruncatedContent(t *testing.T) {
 			_ = c.Close()
 			if got := f.upstream.received(); len(got) > 0 {
 				t.Errorf("the upstream took %q for a whole request", got[0].raw)
+			}
+			deadline := time.Now().Add(patience)
+			for reaches && f.upstream.opens() == before && time.Now().Before(deadline) {
+				time.Sleep(time.Millisecond) // it may not have accepted yet
 			}
 			if reached := f.upstream.opens() > before; reached != reaches {
 				t.Errorf("reached the upstream: %v", reached)
@@ -187,7 +184,7 @@ func TestAnswerBeforeTheContent(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	for _, r := range f.front.router.all {
+	for _, r := range f.front.state.Load().router.all {
 		r.upstream.address = l.Addr().String()
 	}
 	for name, sent := range map[string]string{

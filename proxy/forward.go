@@ -20,13 +20,17 @@ var errAnswer = errors.New("the upstream's answer is malformed")
 
 // forward sends the judged request to its upstream and passes the answer on.
 func (f *Front) forward(ctx *fasthttp.RequestCtx, x *exchange) {
+	if x.route.MaxBody > 0 && x.head.contentLength > x.route.MaxBody {
+		f.refuse(ctx, x, answer.Refusal{Reason: answer.TooLarge})
+		return
+	}
 	who := &x.who
-	if x.route.Access != Client {
+	if !x.known {
 		who = nil
 	}
-	x.out = f.upstreamHead(x.out[:0], x, who)
-	if err := f.readContent(ctx, x); err != nil {
-		f.refuse(ctx, x, f.failed(err))
+	x.out = x.upstreamHead(x.out[:0], who)
+	if err := x.readContent(); err != nil {
+		f.refuse(ctx, x, failed(err))
 		return
 	}
 	begun := time.Now()
@@ -34,7 +38,7 @@ func (f *Front) forward(ctx *fasthttp.RequestCtx, x *exchange) {
 	x.upstreamTook = time.Since(begun)
 	if err != nil {
 		f.options.Log.Debug("cannot forward", "error", err, "route", x.route.Name, "request_id", string(x.requestID))
-		f.refuse(ctx, x, f.failed(err))
+		f.refuse(ctx, x, failed(err))
 		return
 	}
 	if x.stream.conn == nil { // else the end of the stream settles it
@@ -43,25 +47,34 @@ func (f *Front) forward(ctx *fasthttp.RequestCtx, x *exchange) {
 }
 
 // failed says what to answer when the exchange with the upstream failed.
-func (f *Front) failed(err error) answer.Refusal {
+func failed(err error) answer.Refusal {
 	switch {
+	case errors.Is(err, errTooMuch):
+		return answer.Refusal{Reason: answer.TooLarge, Close: true}
 	case errors.Is(err, errClient) && isTimeout(err):
 		return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusRequestTimeout,
 			Message: "the request did not arrive in time", Close: true}
 	case errors.Is(err, errClient):
 		return malformed("the request's content is malformed")
+	case errors.Is(err, errGone): // nobody reads it; the record says why there was no answer
+		return answer.Refusal{Reason: answer.InvalidRequest, Status: statusClientGone, Message: "the client has gone", Close: true}
 	case isTimeout(err):
 		return answer.Refusal{Reason: answer.UpstreamTimeout}
 	}
 	return answer.Refusal{Reason: answer.UpstreamFailed}
 }
 
+// statusClientGone is nginx's status for a client that left before the answer; it is seen
+// in records only.
+const statusClientGone = 499
+
 // send does one exchange with the upstream. A kept connection that turns out to be closed is
 // replaced once where that cannot repeat an effect (RFC 9110 §9.2.2): a safe method
 // without content, and not a byte of an answer.
 func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 	for fresh := false; ; fresh = true {
-		c, reused, err := x.route.upstream.take(fresh, x.route.Timeout)
+		x.attempts++
+		c, reused, err := x.route.upstream.take(fresh, x.route.Upstream.ConnectTimeout)
 		if err != nil {
 			return fmt.Errorf("connect to the upstream: %w", err)
 		}
@@ -70,18 +83,20 @@ func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 			return nil
 		}
 		_ = c.Close()
-		if fresh || !reused || began || !x.repeatable() || isTimeout(err) {
+		if fresh || !reused || began || !x.repeatable() || isTimeout(err) || errors.Is(err, errGone) {
 			return err
 		}
 	}
 }
 
+// repeatable reports whether sending the request twice has the effect of sending it once
+// (RFC 9110 §9.2.2), and all of it is still here.
 func (x *exchange) repeatable() bool {
-	if x.head.chunked || x.head.contentLength > 0 {
+	if x.streams() {
 		return false
 	}
 	switch string(x.head.method) {
-	case "GET", "HEAD", "OPTIONS":
+	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE":
 		return true
 	}
 	return false
@@ -90,27 +105,23 @@ func (x *exchange) repeatable() bool {
 // once sends the request on c and reads the answer's head. began reports whether
 // anything of an answer came. When it returns nil, c is kept, closed or streaming.
 func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (began bool, err error) {
-	if err = c.SetDeadline(time.Now().Add(x.route.Timeout)); err != nil {
-		return false, err
+	c.begin(x.client, x.route.Timeout)
+	if err = c.send(x.out, x.route.Timeout); err == nil && x.streams() {
+		err = x.sendContent(c)
 	}
-	if _, err = c.Write(x.out); err == nil && x.streams() {
-		err = f.sendContent(ctx, x, c)
-	}
-	if errors.Is(err, errClient) {
+	if errors.Is(err, errClient) || errors.Is(err, errGone) {
 		return false, err
 	}
 	// An upstream may answer and close before it has read everything: what it said is
 	// worth more than our failure to write.
 	wrote := err
-	if wrote != nil {
-		if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
-			return false, wrote
-		}
+	if c.begin(x.client, x.route.Timeout); wrote != nil && !errors.Is(wrote, errAnswered) {
+		c.begin(x.client, min(time.Second, x.route.Timeout))
 	}
 	for range maxInterim {
 		n, keep, err := readAnswerHead(c, x.stream.names[:0])
 		if err != nil {
-			if wrote != nil && !errors.Is(err, errAnswer) {
+			if wrote != nil && !errors.Is(err, errAnswer) && !errors.Is(wrote, errAnswered) {
 				err = wrote
 			}
 			return c.reader.Buffered() > 0, fmt.Errorf("read the upstream's answer: %w", err)
@@ -123,6 +134,9 @@ func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (be
 		}
 		if _, err := c.reader.Discard(n.size); err != nil { // 1xx: not passed on
 			return true, err
+		}
+		if errors.Is(wrote, errAnswered) { // it was an interim answer only, and content is missing
+			return true, fmt.Errorf("%w: an interim one came before all content was sent", errAnswer)
 		}
 	}
 	return true, fmt.Errorf("%w: more than %d interim ones", errAnswer, maxInterim)
@@ -146,35 +160,26 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	if n.http10 {
 		res.Header.SetProtocol([]byte("HTTP/1.1"))
 	}
-	http11 := ctx.Request.Header.IsHTTP11()
-	if !http11 {
+	if x.head.http10 {
 		res.Header.Del("Transfer-Encoding") // unknown there (RFC 9112 §6.1)
 	}
 	x.upstreamStatus = n.status
-	c.between = x.route.Timeout
+	c.stall = x.route.Stall
 	noContent := string(x.head.method) == "HEAD" || n.status == 204 || n.status == 304
 	switch {
 	case noContent || n.hasLength && n.length == 0:
 		f.done(x, c, keep)
 		return nil
-	case n.hasLength && n.length <= int64(f.options.Buffer):
+	case n.hasLength && n.length <= int64(x.state.Buffer):
 		if err := readWhole(res, c, int(n.length)); err != nil {
 			res.Reset()
 			return fmt.Errorf("read the upstream's content: %w", err)
 		}
+		x.bytesOut = n.length
 		f.done(x, c, keep)
 		return nil
 	}
 	x.stream.begin(ctx, x, c, n, keep)
-	size := -1
-	if n.hasLength {
-		size = int(n.length)
-	}
-	res.SetBodyStream(&x.stream, size)
-	res.ImmediateHeaderFlush = true // and what comes first is not held back until more comes
-	if !n.hasLength && !http11 {
-		x.stream.toHTTP10(res)
-	}
 	return nil
 }
 
@@ -209,6 +214,21 @@ type answerHeadInfo struct {
 	hasLength bool
 	length    int64
 	drop      []string
+	trailer   fieldNames // that it announces
+}
+
+// fieldNames is the value of a field that lists names, such as Trailer. It aliases the head.
+type fieldNames []byte
+
+func (l fieldNames) has(lower string) bool {
+	for rest := []byte(l); len(rest) > 0; {
+		var name []byte
+		name, rest, _ = bytes.Cut(rest, []byte{','})
+		if equalFold(bytes.Trim(name, " \t"), lower) {
+			return true
+		}
+	}
+	return false
 }
 
 // readAnswerHead waits for a whole head and looks at it strictly, without consuming it.
@@ -312,6 +332,9 @@ func (n *answerHeadInfo) fields(raw []byte, keep bool) (_, ok bool) {
 		case equalFold(name, "connection"):
 			keep = n.connection(value, keep)
 		default:
+			if equalFold(name, "trailer") {
+				n.trailer = value
+			}
 			for _, hop := range [...]string{"keep-alive", "trailer", "te", "upgrade", "proxy-connection", "proxy-authenticate"} {
 				if equalFold(name, hop) {
 					n.drop = append(n.drop, hop)

@@ -30,7 +30,7 @@ func FuzzAuthorization(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	front := &Front{options: Options{Realm: "R"}}
+	front := &Front{}
 	f.Fuzz(func(t *testing.T, first, second []byte, two bool) {
 		lines, want := "Authorization:"+string(first)+"\r\n", good.FindSubmatch(first)
 		values := [][]byte{first}
@@ -38,14 +38,15 @@ func FuzzAuthorization(f *testing.F) {
 			lines += "authorization:" + string(second) + "\r\n"
 			values, want = append(values, second), nil
 		}
-		var h head
-		if _, ok := h.checkFields([]byte(lines+"\r\n"), classifier); !ok {
+		x := &exchange{state: &state{Settings: Settings{Realm: "R"}}}
+		h := &x.head
+		if _, ok := h.checkFields([]byte(lines+"\r\n"), 100, classifier); !ok {
 			if !control.Match(bytes.Join(values, nil)) {
 				t.Fatalf("the head is refused: %q", lines)
 			}
 			return
 		}
-		raw, refusal, ok := front.bearer(&h)
+		raw, refusal, ok := front.bearer(x)
 		if ok {
 			if h.authorizations != 1 || len(raw) == 0 || raw[0] != '{' && bytes.ContainsAny(raw, " \t,\"") {
 				t.Fatalf("accepted %q of %d fields", raw, h.authorizations)

@@ -21,9 +21,11 @@ import (
 func unserved(t testing.TB) *Front {
 	t.Helper()
 	f, err := New(Options{
-		Routes: routes("127.0.0.1:1"), Headers: DefaultHeaders(), Realm: "R", Verifier: newTokens(t),
-		MaxHeader: 16 << 10, MaxTarget: 8 << 10, Buffer: 64 << 10, ReadTimeout: time.Second, WriteTimeout: time.Second,
-		Now: time.Now, Random: strings.NewReader("12345678"), Log: slog.New(slog.DiscardHandler),
+		Settings: Settings{
+			Routes: routes("127.0.0.1:1"), Headers: DefaultHeaders(), Realm: "R",
+			MaxHeader: 16 << 10, MaxTarget: 8 << 10, MaxFields: 100, Buffer: 64 << 10, ReadTimeout: time.Second, WriteTimeout: time.Second,
+		},
+		Verifier: newTokens(t), Now: time.Now, Random: strings.NewReader("12345678"), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,13 +56,14 @@ func FuzzHead(f *testing.F) {
 		isReserved[string(fold(nil, []byte(name)))] = true
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var src fasthttp.RequestHeader
-		if src.Read(bufio.NewReaderSize(bytes.NewReader(data), 24<<10)) != nil {
+		end := endOfHead(data, 0)
+		if end == 0 || faultOf(data[:end], front.state.Load()) != noFault {
 			return
 		}
 		x := newExchange(front)
+		x.state = front.state.Load()
 		x.requestID = []byte("test")
-		if refusal, ok := x.head.check(&src, &front.options, front.classifier); !ok {
+		if refusal, ok := x.head.check(data[:end], x.state); !ok {
 			if refusal.Reason.Index() == 0 || !refusal.Close {
 				t.Errorf("refused with %+v", refusal)
 			}
@@ -69,7 +72,7 @@ func FuzzHead(f *testing.F) {
 		if _, ok := front.findRoute(x); !ok {
 			return
 		}
-		out := front.upstreamHead(nil, x, &who)
+		out := x.upstreamHead(nil, &who)
 		if !bytes.HasSuffix(out, []byte("\r\n\r\n")) || bytes.Count(out, []byte("\r\n\r\n")) != 1 || bytes.Count(out, []byte("\r")) != bytes.Count(out, []byte("\n")) {
 			t.Fatalf("the head %q has several readings", out)
 		}
@@ -77,7 +80,7 @@ func FuzzHead(f *testing.F) {
 		if err != nil {
 			t.Fatalf("net/http cannot read %q: %v", out, err)
 		}
-		if r.Method != string(src.Method()) || r.RequestURI != string(x.head.target) || r.Proto != "HTTP/1.1" {
+		if r.Method != string(x.head.method) || r.RequestURI != string(x.head.target) || r.Proto != "HTTP/1.1" {
 			t.Errorf("net/http reads %s %s of %q", r.Method, r.RequestURI, out)
 		}
 		host := string(x.head.host)
@@ -192,6 +195,14 @@ func (nowhere) SetWriteDeadline(time.Time) error { return nil }
 func (nowhere) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
 func (nowhere) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 
+// into is a connection that keeps what is written to it.
+type into struct {
+	nowhere
+	b *bytes.Buffer
+}
+
+func (i into) Write(p []byte) (int, error) { return i.b.Write(p) }
+
 // FuzzAnswerHead: what we pass on of an upstream's answer is read by net/http as the
 // upstream's own bytes are, without the fields that belong to one hop.
 func FuzzAnswerHead(f *testing.F) {
@@ -216,7 +227,10 @@ func FuzzAnswerHead(f *testing.F) {
 		ctx.Response.Header.SetNoDefaultContentType(true)
 		x := newExchange(front)
 		x.head.method = []byte(method)
-		x.route = &route{Route: Route{Name: "api", Timeout: time.Second}, upstream: newUpstream("a:1")}
+		x.state = front.state.Load()
+		var out bytes.Buffer
+		x.client = newClientConn(front, into{nowhere{}, &out})
+		x.route = &route{Route: Route{Name: "api", Timeout: time.Second, Stall: time.Second}, upstream: newUpstream("a:1")}
 		n, keep, err := readAnswerHead(c, nil)
 		if err != nil {
 			return
@@ -227,7 +241,6 @@ func FuzzAnswerHead(f *testing.F) {
 		if front.answer(&ctx, x, c, n, keep) != nil {
 			return
 		}
-		var out bytes.Buffer
 		w := bufio.NewWriter(&out)
 		written := ctx.Response.Write(w)
 		_ = w.Flush()

@@ -183,15 +183,20 @@ type fixture struct {
 	stop     func() error
 }
 
+// to is one upstream on a TCP address.
+func to(address string) Upstream {
+	return Upstream{Endpoints: []Endpoint{{Network: "tcp", Address: address, Weight: 1}}, ConnectTimeout: patience}
+}
+
 // routes are the default ones.
 func routes(upstream string) []Route {
 	const timeout = patience
 	return []Route{
-		{Name: "api", Path: "/", Upstream: upstream, Access: Client, Timeout: timeout},
-		{Name: "public", Path: "/public", Upstream: upstream, Access: Public, Timeout: timeout},
-		{Name: "pass", Path: "/pass", Upstream: upstream, Access: Client, PassAuthorization: true, Timeout: timeout},
-		{Name: "public-pass", Path: "/public/pass", Upstream: upstream, Access: Public, PassAuthorization: true, Timeout: timeout},
-		{Name: "read", Path: "/read", Methods: []string{"GET", "HEAD"}, Upstream: upstream, Access: Client, Timeout: timeout},
+		{Name: "api", Path: "/", Upstream: to(upstream), Access: Client, Timeout: timeout, Stall: timeout},
+		{Name: "public", Path: "/public", Upstream: to(upstream), Access: Public, Timeout: timeout, Stall: timeout},
+		{Name: "pass", Path: "/pass", Upstream: to(upstream), Access: Client, PassAuthorization: true, Timeout: timeout, Stall: timeout},
+		{Name: "public-pass", Path: "/public/pass", Upstream: to(upstream), Access: Public, PassAuthorization: true, Timeout: timeout, Stall: timeout},
+		{Name: "read", Path: "/read", Methods: []string{"GET", "HEAD"}, Upstream: to(upstream), Access: Client, Timeout: timeout, Stall: timeout},
 	}
 }
 
@@ -199,9 +204,12 @@ func start(t testing.TB, change ...func(*Options)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, upstream: newOrigin(t), log: &buffer{}, access: &buffer{}, registry: prometheus.NewRegistry()}
 	o := Options{
-		Routes: routes(f.upstream.address), Headers: DefaultHeaders(), Realm: "R", Issuer: ownRoutes{}, Verifier: newTokens(t),
-		MaxHeader: 16 << 10, MaxTarget: 8 << 10, Buffer: 64 << 10,
-		ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: patience, MaxConnections: 1000,
+		Settings: Settings{
+			Routes: routes(f.upstream.address), Headers: DefaultHeaders(), Realm: "R",
+			MaxHeader: 16 << 10, MaxTarget: 8 << 10, MaxFields: 100, Buffer: 64 << 10,
+			ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: patience, MaxConnections: 1000,
+		},
+		Issuer: ownRoutes{}, Verifier: newTokens(t),
 		Now: time.Now, Random: rand.Reader,
 		Log:    slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Access: NewAccessLog(f.access),

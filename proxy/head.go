@@ -9,9 +9,6 @@ import (
 	"postern/answer"
 )
 
-// maxFields is how many field lines a head may have (RFC 6585 §5).
-const maxFields = 100
-
 // maxNominated is how many field names Connection may nominate.
 const maxNominated = 32
 
@@ -19,7 +16,7 @@ const maxNominated = 32
 type field struct{ name, value []byte }
 
 // head is a request's head after the strict check: what may be forwarded, and what we
-// have to know. All slices alias fasthttp's buffers and are good for one request.
+// have to know. All slices alias the connection's buffer and are good for one request.
 type head struct {
 	method    []byte
 	target    []byte // origin-form: path and query as they came
@@ -28,17 +25,25 @@ type head struct {
 	host      []byte // of the target in absolute-form, else of Host; empty in HTTP/1.0 without either
 	fields    []field
 	nominated []field // names that Connection nominated; value is unused
+	hops      []field // what a trusted proxy, or a gateway that asks for a decision, may have said
 
 	authorization  []byte
 	authorizations int
 	requestID      []byte
+	upgrade        []byte // the value of Upgrade; its presence alone means nothing
+	upgrades       int
 	contentLength  int64 // of the content; absent or chunked below
 	hasLength      bool
 	chunked        bool
+	expects        bool // 100-continue
+	http10         bool
+	close          bool // the connection ends with this request (RFC 9112 §9.3)
+	keepAlive      bool
+	upgrading      bool // Connection nominates Upgrade
 }
 
 func (h *head) reset() {
-	*h = head{fields: h.fields[:0], nominated: h.nominated[:0]}
+	*h = head{fields: h.fields[:0], nominated: h.nominated[:0], hops: h.hops[:0]}
 }
 
 // malformed is the refusal of a head that has more than one reading. The connection is
@@ -47,24 +52,21 @@ func malformed(message string) answer.Refusal {
 	return answer.Refusal{Reason: answer.InvalidRequest, Message: message, Close: true}
 }
 
-// check reads the head that fasthttp parsed once more from its raw bytes, strictly. ok
-// is false with what to answer.
-func (h *head) check(src *fasthttp.RequestHeader, o *Options, c *classifier) (refusal answer.Refusal, ok bool) {
-	h.method, h.target = src.Method(), src.RequestURI()
-	raw := src.RawHeaders()
-	// First the fields, so that the request id is known to whatever refusal follows.
-	refusal, ok = h.checkFields(raw, c)
-	if len(h.target) > o.MaxTarget {
-		return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusRequestURITooLong,
-			Message: "the request target is too long", Close: true}, false
-	}
-	if !ok {
+// check reads a head with all its lines, strictly. ok is false with what to answer.
+func (h *head) check(raw []byte, s *state) (refusal answer.Refusal, ok bool) {
+	line, raw, _ := bytes.Cut(raw, []byte("\r\n"))
+	version, lineOK := h.requestLine(line)
+	// Then the fields, so that the request id is known to whatever refusal follows.
+	refusal, ok = h.checkFields(raw, s.MaxFields, s.classifier)
+	switch {
+	case !lineOK:
+		return malformed("the request line is malformed"), false
+	case len(h.target) > s.MaxTarget:
+		return tooLong(), false
+	case !ok:
 		return refusal, false
 	}
-	if len(h.method)+len(h.target)+len(" HTTP/1.1\r\n")+1+len(raw) > o.MaxHeader {
-		return tooManyFields(), false
-	}
-	switch string(src.Protocol()) {
+	switch string(version) {
 	case "HTTP/1.1":
 		if len(h.host) == 0 {
 			return malformed("the request needs one valid Host field"), false
@@ -73,6 +75,7 @@ func (h *head) check(src *fasthttp.RequestHeader, o *Options, c *classifier) (re
 		if h.chunked {
 			return malformed("HTTP/1.0 has no Transfer-Encoding"), false
 		}
+		h.http10, h.close = true, h.close || !h.keepAlive
 	default:
 		return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusHTTPVersionNotSupported,
 			Message: "use HTTP/1.1", Close: true}, false
@@ -85,6 +88,50 @@ func (h *head) check(src *fasthttp.RequestHeader, o *Options, c *classifier) (re
 		return answer.Refusal{Reason: answer.MethodNotAllowed, Allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", Close: true}, false
 	}
 	return h.checkTarget()
+}
+
+// requestLine reads "method SP request-target SP HTTP-version" (RFC 9112 §3), with one
+// space and nothing else between them.
+func (h *head) requestLine(line []byte) (version []byte, ok bool) {
+	method, rest, found := bytes.Cut(line, []byte{' '})
+	target, version, found2 := bytes.Cut(rest, []byte{' '})
+	h.method, h.target = method, target
+	if !found || !found2 || len(method) == 0 || len(target) == 0 || len(version) != len("HTTP/1.1") ||
+		string(version[:5]) != "HTTP/" || version[6] != '.' || !isDigit(version[5]) || !isDigit(version[7]) {
+		return nil, false
+	}
+	for _, c := range method {
+		if !tokenBytes[c] {
+			return nil, false
+		}
+	}
+	for _, c := range target {
+		if c < ' ' || c == 0x7f { // no more: which other bytes it must not have, checkTarget says
+			return nil, false
+		}
+	}
+	return version, true
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func tooLong() answer.Refusal {
+	return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusRequestURITooLong,
+		Message: "the request target is too long", Close: true}
+}
+
+// refusal is what to answer where there is no head.
+func (f headFault) refusal() answer.Refusal {
+	switch f {
+	case lateHead:
+		return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusRequestTimeout,
+			Message: "the request did not arrive in time", Close: true}
+	case longTarget:
+		return tooLong()
+	case largeHead:
+		return tooManyFields()
+	}
+	return malformed("a line of the request's head does not end in CRLF")
 }
 
 func tooManyFields() answer.Refusal {
@@ -123,7 +170,7 @@ func (h *head) checkTarget() (refusal answer.Refusal, ok bool) {
 // checkFields walks the raw field lines. Each must end in CRLF and be name ":" value
 // with a token for a name (RFC 9110 §5.1), no control characters in the value (§5.5)
 // and no folding (RFC 9112 §5.2).
-func (h *head) checkFields(raw []byte, c *classifier) (refusal answer.Refusal, ok bool) {
+func (h *head) checkFields(raw []byte, maxFields int, c *classifier) (refusal answer.Refusal, ok bool) {
 	hosts, encodings, lengths, ids, count := 0, 0, 0, 0, 0
 	for len(raw) > 0 {
 		name, value, rest, ok := nextField(raw)
@@ -171,10 +218,16 @@ func (h *head) checkFields(raw []byte, c *classifier) (refusal answer.Refusal, o
 				return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusExpectationFailed,
 					Message: "the expectation cannot be met", Close: true}, false
 			}
+			h.expects = true
 		case requestIDKind:
 			if ids++; ids == 1 && saneID(value) {
 				h.requestID = value
 			}
+		case upgradeKind:
+			h.upgrades++
+			h.upgrade = value
+		case hopKind:
+			h.hops = append(h.hops, field{name, value})
 		case dropped:
 		}
 	}
@@ -225,7 +278,17 @@ func (h *head) nominate(value []byte) bool {
 		var option []byte
 		option, value, _ = bytes.Cut(value, []byte{','})
 		option = bytes.Trim(option, " \t")
-		if len(option) == 0 || equalFold(option, "close") || equalFold(option, "keep-alive") {
+		switch {
+		case len(option) == 0:
+			continue
+		case equalFold(option, "close"):
+			h.close = true
+			continue
+		case equalFold(option, "keep-alive"):
+			h.keepAlive = true
+			continue
+		case equalFold(option, "upgrade"):
+			h.upgrading = true
 			continue
 		}
 		if len(h.nominated) == maxNominated {

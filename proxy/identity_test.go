@@ -102,13 +102,9 @@ func TestRow085TrailerFields(t *testing.T) {
 	}
 	f.forwards(request("POST", "/public", "Transfer-Encoding: chunked")+"0\r\nX-Organization-Id: evil\r\n\r\n",
 		wire("POST /public", "api.test", nil, "Transfer-Encoding: chunked")+"0\r\n\r\n")
-	// Those that may never be in a trailer are 400 (RFC 9110 §6.5.1), and the upstream is
-	// left with a request that has no end.
-	for _, name := range []string{"Authorization", "Cookie", "Host", "Content-Length", "Transfer-Encoding"} {
-		if m := f.ask(head + "4\r\nbody\r\n0\r\n" + name + ": evil\r\n\r\n"); m.status() != 400 {
-			t.Errorf("trailer field %s: answered %q", name, m.raw)
-		}
-		f.received()
+	// Those that may never be in a trailer (RFC 9110 §6.5.1), too.
+	for _, name := range []string{"Authorization", "Cookie", "Host", "Content-Length", "Transfer-Encoding", "Trailer"} {
+		f.forwards(head+"4\r\nbody\r\n0\r\n"+name+": evil\r\n\r\n", want)
 	}
 }
 
@@ -280,7 +276,7 @@ func TestNamesThatCannotBeReserved(t *testing.T) {
 		t.Helper()
 		h := DefaultHeaders()
 		h.Token = name
-		_, err := New(Options{Headers: h, Random: strings.NewReader("12345678"), Log: slog.New(slog.DiscardHandler)})
+		_, err := New(Options{Settings: Settings{Headers: h}, Random: strings.NewReader("12345678"), Log: slog.New(slog.DiscardHandler)})
 		if got := errorText(err); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -301,7 +297,7 @@ func errorText(err error) string {
 }
 
 func TestNewNeedsAVerifierForAClientRoute(t *testing.T) {
-	o := Options{Headers: DefaultHeaders(), Random: strings.NewReader("12345678"), Routes: []Route{{Name: "a", Path: "/", Access: Client}}}
+	o := Options{Settings: Settings{Headers: DefaultHeaders(), Routes: []Route{{Name: "a", Path: "/", Access: Client, Upstream: to("a:1")}}}, Random: strings.NewReader("12345678")}
 	if _, err := New(o); errorText(err) != `route "a" needs a verifier` {
 		t.Errorf("got %v", err)
 	}

@@ -22,7 +22,7 @@ type metrics struct {
 	upstream *prometheus.HistogramVec
 
 	// Children that were resolved already, so that a request takes no label look-up.
-	perRoute  []routeMetrics // by route.index; the last one is noRoute
+	none      *routeMetrics
 	perReason [answer.Count]prometheus.Counter
 }
 
@@ -35,7 +35,7 @@ type routeMetrics struct {
 
 var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
-func newMetrics(routes []string) *metrics {
+func newMetrics() *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postern_requests_total", Help: "Requests to the front, by route, reason and class of status code.",
@@ -50,22 +50,22 @@ func newMetrics(routes []string) *metrics {
 			Name: "postern_upstream_duration_seconds", Help: "Time from sending a request to the head of the upstream's answer and its buffered content.", Buckets: buckets,
 		}, []string{"route"}),
 	}
-	m.perRoute = make([]routeMetrics, len(routes)+1)
-	for i := range m.perRoute {
-		r := &m.perRoute[i]
-		r.name = noRoute
-		if i < len(routes) {
-			r.name = routes[i]
-			r.upstream = m.upstream.WithLabelValues(r.name)
-		}
-		r.duration = m.duration.WithLabelValues(r.name)
-	}
+	m.none = m.route(noRoute)
 	for i, reason := range answer.Reasons() {
 		if reason != answer.OK {
 			m.perReason[i] = m.refusals.WithLabelValues(string(reason))
 		}
 	}
 	return m
+}
+
+// route resolves the children of a route, which are the same ones after a reload.
+func (m *metrics) route(name string) *routeMetrics {
+	r := &routeMetrics{name: name, duration: m.duration.WithLabelValues(name)}
+	if name != noRoute {
+		r.upstream = m.upstream.WithLabelValues(name)
+	}
+	return r
 }
 
 // Collectors returns the front's metrics for main to register.
@@ -75,9 +75,9 @@ func (f *Front) Collectors() []prometheus.Collector {
 
 // count adds one request and returns the counter's route.
 func (m *metrics) count(rt *route, reason answer.Reason, status int) *routeMetrics {
-	r := &m.perRoute[len(m.perRoute)-1]
+	r := m.none
 	if rt != nil {
-		r = &m.perRoute[rt.index]
+		r = rt.metrics
 	}
 	index, class := reason.Index(), status/100
 	if class < 1 || class > 5 {
@@ -107,7 +107,7 @@ func (f *Front) record(ctx *fasthttp.RequestCtx, x *exchange, reason answer.Reas
 		r.upstream.Observe(x.upstreamTook.Seconds())
 	}
 	if f.options.Access != nil {
-		f.options.Access.write(x, r.name, reason, status, took, f.now())
+		f.options.Access.write(x, r.name, reason, status, took, x.started.Add(took))
 	}
 }
 

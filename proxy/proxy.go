@@ -4,8 +4,9 @@
 //
 // What it must never do: forward a byte that it has not judged, let a client's field
 // stand where the upstream reads ours, or ask a store. The client's request is never
-// edited and passed on: the upstream's is built from an allow-rule (FASTHTTP's parsed
-// header is not trusted for it; the raw head is).
+// edited and passed on: the upstream's is built from an allow-rule. fasthttp serves the
+// connections and writes answers; what clients send it never parses: clientConn reads
+// heads and content itself, and gives it a stand-in.
 //
 // Start reading at Front.handle in request.go: judge, then forward.
 package proxy
@@ -14,10 +15,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -35,129 +37,131 @@ type Issuer interface {
 	Serve(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 }
 
-// Verifier reports whom a raw bearer token speaks for. It must not keep raw: fasthttp
-// reuses it. An error that is an Invalid is the client's fault; any other is ours.
+// Verifier reports whom a raw bearer token speaks for. It must not keep raw: its buffer is
+// reused. An error that is an Invalid is the client's fault; any other is ours.
 type Verifier interface {
 	Verify(raw []byte, now time.Time) (directory.Principal, error)
 }
 
-// Headers are the names under which the upstream reads the identity.
-type Headers struct {
-	Organization, Client, Environment, Token, Agreement, Catalog, Scopes string
-}
-
-// DefaultHeaders are the names of the contract. They are reserved even where others
-// are configured.
-func DefaultHeaders() Headers {
-	return Headers{
-		Organization: "X-Organization-Id", Client: "X-Client-Id", Environment: "X-Client-Environment",
-		Token: "X-Token-Id", Agreement: "X-Agreement-Id", Catalog: "X-Catalog-Id", Scopes: "X-Scopes",
-	}
-}
-
-func (h Headers) all() []string {
-	return []string{h.Organization, h.Client, h.Environment, h.Token, h.Agreement, h.Catalog, h.Scopes}
-}
-
-// Options of a front. All fields are required unless their comment says otherwise;
-// sizes are bytes.
-type Options struct {
-	Routes   []Route
-	Headers  Headers
-	Realm    string   // of the Bearer challenge
-	Issuer   Issuer   // nil: this postern only verifies
-	Verifier Verifier // required when a route needs a client
-
-	MaxHeader      int           // request line and fields; more is 431
-	MaxTarget      int           // request target; more is 414
-	Buffer         int           // content up to this size is read whole, larger content is streamed
-	ReadTimeout    time.Duration // for the head, and between two reads of the content
-	WriteTimeout   time.Duration // between two writes to the client
-	IdleTimeout    time.Duration // of a client's connection between requests
-	MaxConnections int           // client connections at once
-
-	Now    func() time.Time
-	Random io.Reader // for request ids
-	Log    *slog.Logger
-	Access *AccessLog // nil: none
+// Asserter signs who is asking, for an upstream that cannot trust the network between:
+// a short-lived JWT with this audience. It is asked for each request, so it must remember
+// what it signed. An error is our own fault. It may be called concurrently.
+type Asserter interface {
+	Assert(who directory.Principal, audience string, now time.Time) (string, error)
 }
 
 // Front is the public listener's server. Serve it, then Shutdown.
 type Front struct {
 	options    Options
-	router     *router
-	classifier *classifier
-	stamps     stamps
+	state      atomic.Pointer[state]
 	server     *fasthttp.Server
 	metrics    *metrics
 	pool       sync.Pool // of *exchange
+	buffers    headBuffers
 	requestIDs requestIDs
 	now        func() time.Time
+
+	connections connections
+	draining    atomic.Bool // answers close their connections
 
 	reaping sync.WaitGroup
 	stop    chan struct{}
 
-	mu       sync.Mutex // of what follows
+	mu       sync.Mutex // of what follows, and of Reload
 	listener net.Listener
 	stopped  bool
 }
 
+// state is what one Reload made of its settings. It is immutable: each exchange holds the
+// one that it began with.
+type state struct {
+	Settings
+	router     *router
+	classifier *classifier
+	stamps     stamps
+	upstreams  map[string]*upstream
+}
+
 // New checks o and builds a front.
 func New(o Options) (*Front, error) {
-	router, err := newRouter(o.Routes)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range o.Routes {
-		if r.Access == Client && o.Verifier == nil {
-			return nil, fmt.Errorf("route %q needs a verifier", r.Name)
-		}
-	}
-	classifier, err := newClassifier(append(DefaultHeaders().all(), o.Headers.all()...))
-	if err != nil {
-		return nil, err
-	}
 	ids, err := newRequestIDs(o.Random)
 	if err != nil {
 		return nil, err
 	}
-	f := &Front{
-		options: o, router: router, classifier: classifier, stamps: newStamps(o.Headers),
-		metrics: newMetrics(router.names()), requestIDs: ids, now: o.Now, stop: make(chan struct{}),
+	f := &Front{options: o, metrics: newMetrics(), requestIDs: ids, now: o.Now, stop: make(chan struct{})}
+	s, err := f.newState(o.Settings, nil)
+	if err != nil {
+		return nil, err
 	}
+	f.state.Store(s)
 	f.pool.New = func() any { return newExchange(f) }
 	f.server = &fasthttp.Server{
-		Handler:       f.handle,
-		ErrorHandler:  f.unreadable,
-		ExpectHandler: f.expect,
-		Logger:        slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-		// The target may be longer than its limit and still be told so (414, not 431).
-		ReadBufferSize:               o.MaxHeader + o.MaxTarget,
-		ReadTimeout:                  o.ReadTimeout,
-		WriteTimeout:                 o.WriteTimeout,
-		IdleTimeout:                  o.IdleTimeout,
-		Concurrency:                  o.MaxConnections,
-		MaxRequestBodySize:           prefetch,
-		StreamRequestBody:            true,
-		DisablePreParseMultipartForm: true,
-		NoDefaultServerHeader:        true,
-		NoDefaultContentType:         true,
-		NoDefaultDate:                true, // an upstream's Date is passed on; our own answers get one
-		SecureErrorLogMessage:        true,
-		CloseOnShutdown:              true,
-		TCPKeepalive:                 true,
+		Handler:               f.handle,
+		Logger:                slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		ReadBufferSize:        len(standIn) * 2,
+		Concurrency:           math.MaxInt32, // the gate counts connections, and refuses in our own words
+		NoDefaultServerHeader: true,
+		NoDefaultContentType:  true,
+		NoDefaultDate:         true, // an upstream's Date is passed on
+		SecureErrorLogMessage: true,
 	}
 	return f, nil
 }
 
-const (
-	// prefetch is how much content fasthttp reads before it calls us, under the deadline
-	// of the head: as little as it can, so that no refusal waits for content.
-	prefetch = 1
-	// drained is how much content a refusal leaves for fasthttp to drop so that the
-	// connection can be kept; fasthttp itself gives up at 256 KiB.
-	drained = 8 << 10
-)
+// drained is how much content a refusal leaves to be dropped so that the connection can
+// be kept.
+const drained = 8 << 10
+
+// newState checks s and builds what requests need of it. Upstreams of old are kept.
+func (f *Front) newState(s Settings, old *state) (*state, error) {
+	upstreams := map[string]*upstream{}
+	if old != nil {
+		for _, r := range s.Routes {
+			for _, e := range r.Upstream.Endpoints {
+				if u := old.upstreams[e.Address]; u != nil {
+					upstreams[e.Address] = u
+				}
+			}
+		}
+	}
+	router, err := newRouter(s.Routes, upstreams)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range router.all {
+		if r.Access != Public && f.options.Verifier == nil {
+			return nil, fmt.Errorf("route %q needs a verifier", r.Name)
+		}
+		r.metrics = f.metrics.route(r.Name)
+	}
+	classifier, err := newClassifier(append(DefaultHeaders().all(), s.Headers.all()...))
+	if err != nil {
+		return nil, err
+	}
+	return &state{Settings: s, router: router, classifier: classifier, stamps: newStamps(s.Headers), upstreams: upstreams}, nil
+}
+
+// Reload replaces the settings. What is in flight lives on under those that it began
+// with. After an error nothing has changed. It may be called while the front serves.
+func (f *Front) Reload(s Settings) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped {
+		return errors.New("the front is shut down")
+	}
+	old := f.state.Load()
+	next, err := f.newState(s, old)
+	if err != nil {
+		return err
+	}
+	f.state.Store(next)
+	for address, u := range old.upstreams {
+		if next.upstreams[address] == nil {
+			u.close()
+		}
+	}
+	return nil
+}
 
 // Serve answers on l until Shutdown, and closes it. Call it once.
 func (f *Front) Serve(l net.Listener) error {
@@ -169,14 +173,15 @@ func (f *Front) Serve(l net.Listener) error {
 	f.listener = l
 	f.reaping.Go(f.reap)
 	f.mu.Unlock()
-	if err := f.server.Serve(l); err != nil {
+	if err := f.server.Serve(gate{l, f}); err != nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
-// Shutdown stops accepting, lets the requests in flight finish until ctx ends, and
-// closes the connections to upstreams. It fails when some were still in flight.
+// Shutdown stops accepting, closes connections that wait for a request, lets those in
+// flight finish until ctx ends, cuts what is left then, and closes the connections to upstreams. It
+// fails when some were cut.
 func (f *Front) Shutdown(ctx context.Context) error {
 	f.mu.Lock()
 	again, l := f.stopped, f.listener
@@ -185,14 +190,19 @@ func (f *Front) Shutdown(ctx context.Context) error {
 	if again {
 		return errors.New("shut down before")
 	}
+	f.draining.Store(true)
+	f.connections.closeWaiting(false)
 	err := f.server.ShutdownWithContext(ctx)
 	if l != nil {
 		_ = l.Close() // fasthttp closes it only once it accepts from it
 	}
+	if err != nil {
+		f.connections.closeWaiting(true)
+	}
 	close(f.stop)
 	f.reaping.Wait()
-	for _, r := range f.router.all {
-		r.upstream.close()
+	for _, u := range f.state.Load().upstreams {
+		u.close()
 	}
 	return err
 }
@@ -206,8 +216,8 @@ func (f *Front) reap() {
 		case <-f.stop:
 			return
 		case <-tick.C:
-			for _, r := range f.router.all {
-				r.upstream.reap(time.Now())
+			for _, u := range f.state.Load().upstreams {
+				u.reap(time.Now())
 			}
 		}
 	}

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"runtime/debug"
 	"time"
@@ -18,9 +20,12 @@ import (
 // request.
 type exchange struct {
 	front     *Front
+	state     *state // of the settings that it began with
+	client    *clientConn
 	head      head
 	route     *route // nil until one is found
 	who       directory.Principal
+	known     bool // who is asking
 	requestID []byte
 	peer      netip.Addr
 	started   time.Time // wall and monotonic
@@ -28,21 +33,27 @@ type exchange struct {
 	path   []byte // scratch: the path as it was read
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
 	piece  []byte // scratch
-	source pacedReader
 	stream answerStream
 
 	ours           bool // a route of our own
 	upstreamStatus int
 	upstreamTook   time.Duration
-	answered       bool // the reason is settled and counted
+	attempts       int
+	bytesOut       int64 // of the answer's content
+	answered       bool  // the reason is settled and counted
 }
 
 func newExchange(f *Front) *exchange { return &exchange{front: f} }
 
 func (f *Front) acquire(ctx *fasthttp.RequestCtx) *exchange {
 	x := f.pool.Get().(*exchange)
+	x.state = f.state.Load()
 	x.started = f.now()
-	x.peer = peerOf(ctx.RemoteAddr())
+	x.client = ctx.Conn().(*clientConn)
+	if !x.client.peer.IsValid() {
+		x.client.peer = peerOf(x.client.RemoteAddr())
+	}
+	x.peer = x.client.peer
 	return x
 }
 
@@ -67,23 +78,29 @@ func shrunk(b []byte) []byte {
 func (f *Front) handle(ctx *fasthttp.RequestCtx) {
 	x := f.acquire(ctx)
 	defer f.rescue(ctx, x)
-	refusal, ok := f.judge(ctx, x)
+	refusal, ok := f.judge(x)
 	switch {
 	case !ok:
 		f.refuse(ctx, x, refusal)
 	case x.ours:
+		x.lend(ctx)
 		f.settle(ctx, x, f.options.Issuer.Serve(ctx, string(x.requestID)))
 	default:
 		f.forward(ctx, x)
 	}
+	f.finish(ctx, x)
 }
 
 // judge decides about a request from its head alone: nothing of the content was asked
-// for yet. ok is false with what to answer.
-func (f *Front) judge(ctx *fasthttp.RequestCtx, x *exchange) (refusal answer.Refusal, ok bool) {
+// for yet (RFC 9110 §10.1.1). ok is false with what to answer.
+func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 	h := &x.head
 	h.reset()
-	refusal, ok = h.check(&ctx.Request.Header, &f.options, f.classifier)
+	if fault := x.client.fault; fault != noFault {
+		x.requestID = f.requestIDs.append(x.requestID[:0])
+		return fault.refusal(), false
+	}
+	refusal, ok = h.check(x.client.head(), x.state)
 	x.requestID = x.requestID[:0]
 	if h.requestID != nil {
 		x.requestID = append(x.requestID, h.requestID...)
@@ -93,6 +110,7 @@ func (f *Front) judge(ctx *fasthttp.RequestCtx, x *exchange) (refusal answer.Ref
 	if !ok {
 		return refusal, false
 	}
+	x.client.begin(h)
 	if f.options.Issuer != nil && f.options.Issuer.Owns(h.path) {
 		x.ours = true
 		return refusal, true
@@ -100,10 +118,15 @@ func (f *Front) judge(ctx *fasthttp.RequestCtx, x *exchange) (refusal answer.Ref
 	if refusal, ok = f.findRoute(x); !ok {
 		return refusal, false
 	}
-	if x.route.Access != Client {
+	if x.route.Access == Public {
 		return refusal, true
 	}
-	raw, refusal, ok := f.bearer(h)
+	return f.authenticate(x)
+}
+
+// authenticate finds out who is asking, and whether they may.
+func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
+	raw, refusal, ok := f.bearer(x)
 	if !ok {
 		return refusal, false
 	}
@@ -111,7 +134,7 @@ func (f *Front) judge(ctx *fasthttp.RequestCtx, x *exchange) (refusal answer.Ref
 	if err != nil {
 		return f.unverified(err, x), false
 	}
-	x.who = who
+	x.who, x.known = who, true
 	if !who.Client.InForce(registry.At(x.started)) {
 		return answer.Refusal{Reason: answer.ForbiddenAgreement}, false
 	}
@@ -128,7 +151,8 @@ func (f *Front) findRoute(x *exchange) (refusal answer.Refusal, ok bool) {
 		x.path = reading{}.read(x.path[:0], h.path)
 		path = x.path
 	}
-	rt, allowed, found := f.router.find(h.host, path, h.method)
+	router := x.state.router
+	rt, allowed, found := router.find(h.host, path, h.method)
 	if !found {
 		return answer.Refusal{Reason: answer.NotFound}, false
 	}
@@ -141,8 +165,8 @@ func (f *Front) findRoute(x *exchange) (refusal answer.Refusal, ok bool) {
 	}
 	for _, other := range []reading{{slashes: true}, {parameters: true}, {slashes: true, parameters: true}} {
 		x.path = other.read(x.path[:0], h.path)
-		alt, allowed, found := f.router.find(h.host, x.path, h.method)
-		if found && alt != rt && (alt.Access == Client || !allowed) {
+		alt, allowed, found := router.find(h.host, x.path, h.method)
+		if found && alt != rt && (alt.Access != Public || !allowed) {
 			return malformed("the request target is malformed or ambiguous"), false
 		}
 	}
@@ -153,34 +177,56 @@ func (f *Front) findRoute(x *exchange) (refusal answer.Refusal, ok bool) {
 func (f *Front) unverified(err error, x *exchange) answer.Refusal {
 	if invalid, ok := errors.AsType[token.Invalid](err); ok {
 		return answer.Refusal{Reason: answer.InvalidToken, Message: string(invalid),
-			Challenge: f.challenge(`error="invalid_token", error_description="` + string(invalid) + `"`)}
+			Challenge: x.challenge(`error="invalid_token", error_description="` + string(invalid) + `"`)}
 	}
 	f.options.Log.Debug("cannot verify a token", "error", err, "request_id", string(x.requestID))
 	return answer.Refusal{Reason: answer.Unavailable}
 }
 
-// expect judges a request that waits with its content (RFC 9110 §10.1.1): a refusal is
-// sent at once and the content never read.
-func (f *Front) expect(ctx *fasthttp.RequestCtx) (status int) {
-	status = fasthttp.StatusInternalServerError // where rescue has to answer
-	x := f.acquire(ctx)
-	defer f.rescue(ctx, x)
-	refusal, ok := f.judge(ctx, x)
-	if ok {
-		return fasthttp.StatusContinue // and handle will judge again
+// lend makes fasthttp's request of the one that was judged, for our own routes: fields
+// in their order without what concerns this connection alone, content as it comes.
+func (x *exchange) lend(ctx *fasthttp.RequestCtx) {
+	h, req := &x.head, &ctx.Request
+	req.Reset()
+	req.Header.SetMethodBytes(h.method)
+	req.SetRequestURIBytes(h.target)
+	req.Header.SetHostBytes(h.host)
+	_, lines, _ := bytes.Cut(x.client.head(), []byte("\r\n"))
+	for {
+		name, value, rest, ok := nextField(lines)
+		if !ok || len(name) == 0 {
+			break
+		}
+		lines = rest
+		if k := x.state.classifier.classify(name); k == forwarded || k == authorizationKind {
+			req.Header.AddBytesKV(name, value)
+		}
 	}
-	refusal.Close = true
-	f.refuse(ctx, x, refusal)
-	return ctx.Response.StatusCode()
+	switch {
+	case h.chunked:
+		req.SetBodyStream(contentReader{x.client}, -1)
+	case h.contentLength > 0:
+		req.SetBodyStream(contentReader{x.client}, int(h.contentLength))
+	}
+	ctx.SetRemoteAddr(net.TCPAddrFromAddrPort(netip.AddrPortFrom(x.peer, 0)))
 }
 
 // refuse answers with r and settles the exchange. Unless little content is left, it is
 // not read: the connection is closed, so that it cannot be taken for a request.
 func (f *Front) refuse(ctx *fasthttp.RequestCtx, x *exchange, r answer.Refusal) {
-	if x.head.chunked || x.head.contentLength > drained {
-		r.Close = true
-	}
 	f.settle(ctx, x, answer.Refuse(ctx, r, string(x.requestID), f.now()))
+}
+
+// finish says what becomes of the connection after the answer.
+func (f *Front) finish(ctx *fasthttp.RequestCtx, x *exchange) {
+	b := &x.client.content
+	unread := !b.ended && (b.chunked || b.expects || b.left > drained)
+	if x.head.close || unread || f.draining.Load() {
+		ctx.Response.SetConnectionClose()
+	}
+	if string(x.head.method) == fasthttp.MethodHead {
+		ctx.Response.SkipBody = true
+	}
 }
 
 // settle records the outcome, once.
@@ -200,27 +246,12 @@ func (f *Front) rescue(ctx *fasthttp.RequestCtx, x *exchange) {
 		x.stream.abandon()
 		_ = ctx.Response.CloseBodyStream()
 		f.refuse(ctx, x, answer.Refusal{Reason: answer.Internal, Close: true})
+		f.finish(ctx, x)
 		return // x may be held by whatever panicked: leave it to the garbage collector
 	}
 	if x.stream.conn == nil {
 		f.release(x)
 	}
-}
-
-// unreadable answers what fasthttp could not read as a request.
-func (f *Front) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	x := f.acquire(ctx)
-	x.requestID = f.requestIDs.append(x.requestID[:0])
-	refusal := malformed("")
-	var small *fasthttp.ErrSmallBuffer
-	switch {
-	case errors.As(err, &small):
-		refusal = tooManyFields()
-	case isTimeout(err):
-		refusal.Status, refusal.Message = fasthttp.StatusRequestTimeout, "the request did not arrive in time"
-	}
-	f.settle(ctx, x, answer.Refuse(ctx, refusal, string(x.requestID), f.now()))
-	f.release(x)
 }
 
 func isTimeout(err error) bool {

@@ -6,36 +6,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 )
-
-// Access says who may use a route.
-type Access string
-
-// The kinds of access.
-const (
-	Client Access = "client" // a valid access token is needed
-	Public Access = "public" // none is looked at
-)
-
-// Route is one entry of the routing table.
-type Route struct {
-	Name              string   // the metric label and log field
-	Host              string   // exact, "*.example.com", or "" for any; lower case, no port
-	Path              string   // matches itself and everything below it, by whole segments
-	Methods           []string // none: any
-	Upstream          string   // host:port, spoken to in plain HTTP/1.1
-	Access            Access
-	PassAuthorization bool          // forward the client's Authorization; otherwise it is removed
-	Timeout           time.Duration // to the head of the answer, and between two reads of its content
-}
 
 // route is a Route with what belongs to it at run time.
 type route struct {
 	Route
-	index    int
 	upstream *upstream
 	allow    string // for 405
+	metrics  *routeMetrics
 }
 
 // router finds the route of a request: first the host (exact, then wildcard, then any),
@@ -55,18 +33,18 @@ type wildcard struct {
 // paths maps a route's path to the routes that have it; they differ in methods.
 type paths map[string][]*route
 
-func newRouter(routes []Route) (*router, error) {
+func newRouter(routes []Route, upstreams map[string]*upstream) (*router, error) {
 	r := &router{exact: map[string]paths{}, any: paths{}}
-	upstreams := map[string]*upstream{}
 	wild := map[string]paths{}
-	for i, given := range routes {
+	for _, given := range routes {
 		if given.Path == "" || given.Path[0] != '/' || !checkPath([]byte(given.Path)) || !plain([]byte(given.Path)) {
 			return nil, fmt.Errorf("route %q: path %q is not an absolute plain path", given.Name, given.Path)
 		}
-		if upstreams[given.Upstream] == nil {
-			upstreams[given.Upstream] = newUpstream(given.Upstream)
+		address := given.Upstream.Endpoints[0].Address
+		if upstreams[address] == nil {
+			upstreams[address] = newUpstream(address)
 		}
-		rt := &route{Route: given, index: i, upstream: upstreams[given.Upstream]}
+		rt := &route{Route: given, upstream: upstreams[address]}
 		into := r.any
 		switch {
 		case strings.HasPrefix(given.Host, "*."):
@@ -113,14 +91,6 @@ func (r *router) setAllow() {
 			}
 		}
 	}
-}
-
-func (r *router) names() []string {
-	names := make([]string, 0, len(r.all))
-	for _, rt := range r.all {
-		names = append(names, rt.Name)
-	}
-	return names
 }
 
 // find returns the route for a path that was read already, whatever the method; ok
@@ -189,7 +159,7 @@ func validHost(host []byte) bool {
 		if end < 0 {
 			return false
 		}
-		if _, err := netip.ParseAddr(string(host[1:end])); err != nil || bytes.IndexByte(host[1:end], '%') >= 0 {
+		if ip, err := netip.ParseAddr(string(host[1:end])); err != nil || !ip.Is6() || ip.Zone() != "" {
 			return false
 		}
 		return validPort(host[end+1:])

@@ -12,7 +12,7 @@ func TestRoutesByHost(t *testing.T) {
 	f := start(t, func(o *Options) {
 		upstream := o.Routes[0].Upstream
 		add := func(name, host, path string, access Access) {
-			o.Routes = append(o.Routes, Route{Name: name, Host: host, Path: path, Upstream: upstream, Access: access, Timeout: time.Second})
+			o.Routes = append(o.Routes, Route{Name: name, Host: host, Path: path, Upstream: upstream, Access: access, Timeout: time.Second, Stall: time.Second})
 		}
 		o.Routes = nil
 		add("any", "", "/", Client)
@@ -55,9 +55,9 @@ func TestRoutesByPath(t *testing.T) {
 		upstream := o.Routes[0].Upstream
 		o.Routes = nil
 		for _, path := range []string{"/status", "/status/deep/er", "/a/b", "/slash/"} {
-			o.Routes = append(o.Routes, Route{Name: path, Path: path, Upstream: upstream, Access: Public, Timeout: time.Second})
+			o.Routes = append(o.Routes, Route{Name: path, Path: path, Upstream: upstream, Access: Public, Timeout: time.Second, Stall: time.Second})
 		}
-		o.Routes = append(o.Routes, Route{Name: "closed", Path: "/status/deep", Upstream: upstream, Access: Client, Timeout: time.Second})
+		o.Routes = append(o.Routes, Route{Name: "closed", Path: "/status/deep", Upstream: upstream, Access: Client, Timeout: time.Second, Stall: time.Second})
 	})
 	notFound := refusal{404, answer.NotFound, "", false}
 	miss := func(path string) {
@@ -84,7 +84,7 @@ func TestRoutesByMethod(t *testing.T) {
 	f := start(t, func(o *Options) {
 		upstream := o.Routes[0].Upstream
 		add := func(name, path string, access Access, methods ...string) {
-			o.Routes = append(o.Routes, Route{Name: name, Path: path, Methods: methods, Upstream: upstream, Access: access, Timeout: time.Second})
+			o.Routes = append(o.Routes, Route{Name: name, Path: path, Methods: methods, Upstream: upstream, Access: access, Timeout: time.Second, Stall: time.Second})
 		}
 		o.Routes = nil
 		add("root", "/", Public)
@@ -119,11 +119,11 @@ func TestNoRouteIsReachedByAmbiguity(t *testing.T) {
 	f := start(t, func(o *Options) {
 		upstream := o.Routes[0].Upstream
 		o.Routes = []Route{
-			{Name: "root", Path: "/", Upstream: upstream, Access: Public, Timeout: patience},
-			{Name: "fixed", Path: "/fixed", Methods: []string{"GET"}, Upstream: upstream, Access: Public, Timeout: patience},
-			{Name: "api", Path: "/api", Upstream: upstream, Access: Client, Timeout: patience},
-			{Name: "reports", Path: "/api/reports", Upstream: upstream, Access: Client, Timeout: patience},
-			{Name: "open", Path: "/api/open", Upstream: upstream, Access: Public, Timeout: patience},
+			{Name: "root", Path: "/", Upstream: upstream, Access: Public, Timeout: patience, Stall: patience},
+			{Name: "fixed", Path: "/fixed", Methods: []string{"GET"}, Upstream: upstream, Access: Public, Timeout: patience, Stall: patience},
+			{Name: "api", Path: "/api", Upstream: upstream, Access: Client, Timeout: patience, Stall: patience},
+			{Name: "reports", Path: "/api/reports", Upstream: upstream, Access: Client, Timeout: patience, Stall: patience},
+			{Name: "open", Path: "/api/open", Upstream: upstream, Access: Public, Timeout: patience, Stall: patience},
 		}
 	})
 	f.refuses("method", request("DELETE", "/fixed;x"), shortB)
@@ -135,7 +135,7 @@ func TestNoRouteIsReachedByAmbiguity(t *testing.T) {
 
 func TestBadRoutes(t *testing.T) {
 	for _, path := range []string{"", "a", "/a//b", "/a/../b", "/a%41", "/a;b", "/.", `/a\b`} {
-		_, err := newRouter([]Route{{Name: "r", Path: path}})
+		_, err := newRouter([]Route{{Name: "r", Path: path}}, map[string]*upstream{})
 		if want := `route "r": path "` + strings.ReplaceAll(path, `\`, `\\`) + `" is not an absolute plain path`; errorText(err) != want {
 			t.Errorf("%q: %v", path, err)
 		}

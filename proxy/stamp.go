@@ -23,7 +23,7 @@ func newStamps(h Headers) stamps {
 
 // upstreamHead appends the head of the upstream request to dst: the client's fields by
 // the allow-rule, then ours. who is nil on a public route.
-func (f *Front) upstreamHead(dst []byte, x *exchange, who *directory.Principal) []byte {
+func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
 	h := &x.head
 	dst = append(dst, h.method...)
 	dst = append(dst, ' ')
@@ -45,11 +45,17 @@ func (f *Front) upstreamHead(dst []byte, x *exchange, who *directory.Principal) 
 	}
 	dst = appendForwarding(dst, x, host)
 	if who != nil {
-		dst = f.stamps.append(dst, who)
+		dst = x.state.stamps.append(dst, who)
 	}
 	switch {
 	case h.chunked:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+		for i, name := range x.route.Trailers { // that may come (RFC 9110 §6.6.2)
+			dst = append(append(dst, [...]string{"Trailer: ", ", "}[min(i, 1)]...), name...)
+		}
+		if len(x.route.Trailers) > 0 {
+			dst = append(dst, "\r\n"...)
+		}
 	case h.hasLength:
 		dst = append(dst, "Content-Length: "...)
 		dst = strconv.AppendInt(dst, h.contentLength, 10)

@@ -6,28 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"postern/answer"
 )
 
-// answerStream is the content of an answer on its way to the client. fasthttp reads it
-// after the handler has returned, and closes it: that ends the exchange.
+// answerStream is the content of an answer on its way to the client, as it comes. fasthttp
+// writes the head alone, after the handler has returned, and then closes its body: that sends
+// the content, past fasthttp's buffers, and ends the exchange.
 type answerStream struct {
-	x     *exchange
-	ctx   *fasthttp.RequestCtx
-	conn  *upstreamConn
-	keep  bool
-	paced time.Time // when the client's write deadline was renewed
-	mode  framing
-	left  int64    // of the content, or of the chunk
-	ended bool     // the whole content was read
-	err   error    // why it was not, where that is the upstream's fault
-	bare  bool     // the client knows no chunks: the content ends with its connection
-	names []string // scratch: the fields of the answer that are not passed on
+	x       *exchange
+	ctx     *fasthttp.RequestCtx
+	conn    *upstreamConn
+	keep    bool
+	mode    framing  // of what comes
+	chunks  bool     // the client gets chunks
+	left    int64    // of the content, or of the chunk
+	ended   bool     // the whole content was read
+	trailer []byte   // the lines of it that are passed on
+	names   []string // scratch: the fields of the answer that are not passed on
 }
 
 type framing uint8
@@ -44,56 +42,117 @@ var (
 	errChunk = fmt.Errorf("%w: its chunks are malformed", errAnswer)
 )
 
+// begin makes the rest of the answer on c the body of the response, whose head is there already.
 func (s *answerStream) begin(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n answerHeadInfo, keep bool) {
 	*s = answerStream{x: x, ctx: ctx, conn: c, keep: keep, names: s.names, left: -1}
+	res, size := &ctx.Response, -1
 	switch {
 	case n.hasLength:
-		s.mode, s.left = fixed, n.length
+		s.mode, s.left, size = fixed, n.length, int(n.length)
 	case n.chunked:
 		s.mode, s.left = chunked, 0
 	}
-}
-
-// Read returns the next piece, as soon as there is one.
-func (s *answerStream) Read(p []byte) (int, error) {
-	if s.ended {
-		return 0, io.EOF
+	s.chunks = !n.hasLength && !x.head.http10
+	res.SetBodyStream(s, size)
+	res.SkipBody = true
+	res.ImmediateHeaderFlush = true
+	if size < 0 && !s.chunks { // HTTP/1.0: the content ends with its connection
+		res.Header.Del("Content-Length")
+		res.Header.Del("Transfer-Encoding")
+		res.Header.SetConnectionClose()
 	}
-	if s.err != nil { // fasthttp does not look at an error that comes with bytes
-		return 0, s.err
-	}
-	timeout := s.x.front.options.WriteTimeout
-	if now := time.Now(); now.Sub(s.paced) > renewal(timeout) {
-		s.paced = now
-		if err := s.ctx.Conn().SetWriteDeadline(now.Add(timeout + s.x.route.Timeout)); err != nil {
-			return 0, err
+	if names := n.trailer; s.chunks && len(names) > 0 && len(x.route.Trailers) > 0 {
+		for _, name := range x.route.Trailers {
+			if names.has(name) {
+				res.Header.Add("Trailer", name)
+			}
 		}
 	}
-	n, err := s.next(p)
-	if err != nil && !s.ended {
-		s.err = err
-	}
-	return n, err
 }
 
-func (s *answerStream) next(p []byte) (int, error) {
+// Read is not called: fasthttp does not send the content.
+func (s *answerStream) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// Close sends the content, gives the connection back, or closes it where content is left,
+// and settles the exchange. After an error fasthttp closes the client's connection, so that
+// what is not whole does not look so.
+func (s *answerStream) Close() error {
+	x, c := s.x, s.conn
+	if c == nil {
+		return nil
+	}
+	f := x.front
+	read, write := s.pour()
+	s.conn = nil
+	f.done(x, c, s.keep && s.ended)
+	reason := answer.OK
+	if read != nil { // the status is out already; the record says what came of it
+		reason = failed(read).Reason
+	}
+	err := errors.Join(read, write)
+	if err != nil {
+		f.options.Log.Debug("cannot pass an answer on whole", "error", err, "route", x.route.Name, "request_id", string(x.requestID))
+	}
+	f.settle(s.ctx, x, reason)
+	f.release(x)
+	return err
+}
+
+// pour sends what comes, as soon as it comes. read is the upstream's fault, write the client's.
+func (s *answerStream) pour() (read, write error) {
+	client := s.x.client
+	piece := s.x.scratch()
+	for {
+		n, err := s.next(piece[chunkRoom : chunkRoom+pieceSize])
+		if n > 0 {
+			out := piece[chunkRoom : chunkRoom+n]
+			if s.chunks {
+				out = frame(piece, n)
+			}
+			if _, err := client.Write(out); err != nil {
+				return nil, err
+			}
+			s.x.bytesOut += int64(n)
+		}
+		switch {
+		case s.ended && s.chunks:
+			_, err := client.Write(append(append(append(piece[:0], "0\r\n"...), s.trailer...), "\r\n"...))
+			return nil, err
+		case s.ended:
+			return nil, nil
+		case errors.Is(err, errGone):
+			return nil, err
+		case err != nil:
+			if !s.chunks && s.mode != fixed { // an end would say that it is whole
+				client.reset()
+			}
+			return err, nil
+		}
+	}
+}
+
+// next reads what has come of the content.
+func (s *answerStream) next(p []byte) (n int, err error) {
 	switch s.mode {
 	case fixed:
-		return s.piece(p)
-	case chunked:
-		return s.chunk(p)
+		n, err = s.piece(p)
+		s.ended = s.left == 0
+		return n, err
+	case untilClose:
+		n, err = s.conn.reader.Read(p)
+		s.ended = errors.Is(err, io.EOF)
+		return n, err
 	}
-	n, err := s.conn.reader.Read(p)
-	s.ended = errors.Is(err, io.EOF)
-	return n, err
+	for { // as many chunks as are here
+		m, err := s.chunk(p[n:])
+		if n += m; err != nil || s.ended || n == len(p) || s.conn.reader.Buffered() == 0 {
+			return n, err
+		}
+	}
 }
 
 // piece reads up to what is left.
 func (s *answerStream) piece(p []byte) (int, error) {
-	if s.left == 0 {
-		s.ended = true
-		return 0, io.EOF
-	}
 	if int64(len(p)) > s.left {
 		p = p[:s.left]
 	}
@@ -113,11 +172,10 @@ func (s *answerStream) chunk(p []byte) (int, error) {
 			return 0, err
 		}
 		if size == 0 {
-			if err := dropTrailer(s.conn.reader); err != nil {
-				return 0, err
+			if s.trailer, err = readTrailer(s.conn.reader, s.x.route.Trailers); err == nil {
+				s.ended = true
 			}
-			s.ended = true
-			return 0, io.EOF
+			return 0, err
 		}
 		s.left = size
 	}
@@ -126,60 +184,6 @@ func (s *answerStream) chunk(p []byte) (int, error) {
 		err = readCRLF(s.conn.reader)
 	}
 	return n, err
-}
-
-// Close gives the connection back, or closes it where content is left, and settles the
-// exchange.
-func (s *answerStream) Close() error {
-	x, c := s.x, s.conn
-	if c == nil {
-		return nil
-	}
-	f := x.front
-	if s.bare {
-		s.pour()
-	}
-	s.conn = nil
-	// A fixed content was read to its end even when nobody asked for the EOF behind it.
-	whole := s.ended || s.mode == fixed && s.left == 0
-	f.done(x, c, s.keep && whole)
-	reason := answer.OK
-	if s.err != nil { // the status is out already; the record says what came of it
-		reason = f.failed(s.err).Reason
-		f.options.Log.Debug("cannot pass an answer on whole", "error", s.err, "route", x.route.Name, "request_id", string(x.requestID))
-	}
-	f.settle(s.ctx, x, reason)
-	f.release(x)
-	return nil
-}
-
-// toHTTP10 makes fasthttp, which would send chunks to an HTTP/1.0 client, send the head
-// alone. It calls Close behind it, which sends the content.
-func (s *answerStream) toHTTP10(res *fasthttp.Response) {
-	s.bare = true
-	res.Header.Del("Content-Length") // and with it fasthttp's wish for chunks
-	res.Header.Del("Transfer-Encoding")
-	res.Header.SetConnectionClose()
-	res.SkipBody = true
-}
-
-// pour sends the content as it is. What is not whole ends in a reset, since an end of
-// the connection would say that it is.
-func (s *answerStream) pour() {
-	client := s.ctx.Conn()
-	buffer := s.x.scratch()
-	for !s.ended {
-		n, err := s.Read(buffer)
-		if _, failure := client.Write(buffer[:n]); failure != nil {
-			return
-		}
-		if err != nil && !s.ended {
-			if tcp, ok := client.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0)
-			}
-			return
-		}
-	}
 }
 
 // abandon closes the connection without settling: something panicked.
@@ -212,21 +216,23 @@ func readChunkHead(r *bufio.Reader) (int64, error) {
 	return n, nil
 }
 
-// dropTrailer reads to the end of the trailer section: none of it is passed on.
-func dropTrailer(r *bufio.Reader) error {
-	for range maxFields {
+// readTrailer reads to the end of the trailer section and returns the lines of the fields
+// that are allowed.
+func readTrailer(r *bufio.Reader, allowed []string) (kept []byte, err error) {
+	for range maxTrailer {
 		line, err := readLine(r)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(line) == 0 {
-			return nil
+			return kept, nil
 		}
-		if _, _, _, ok := nextField(line[:len(line)+len("\r\n")]); !ok {
-			return errChunk
+		var ok bool
+		if kept, ok = appendTrailer(kept, line, allowed); !ok {
+			return nil, errChunk
 		}
 	}
-	return errChunk
+	return nil, errChunk
 }
 
 func readLine(r *bufio.Reader) ([]byte, error) {

@@ -24,40 +24,6 @@ const (
 	beats     = 10                     // in all: well beyond it
 )
 
-// deadlines is a connection that keeps its read deadline.
-type deadlines struct {
-	nowhere
-	read time.Time
-}
-
-func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
-
-// TestPacedReader: whatever the time that is allowed between two reads, each read has
-// three quarters of it at least, and few of many set a deadline.
-func TestPacedReader(t *testing.T) {
-	for _, allowed := range []time.Duration{40 * time.Millisecond, time.Second, time.Minute} {
-		d := &deadlines{}
-		p := pacedReader{r: strings.NewReader(strings.Repeat("a", 1000)), conn: d, between: allowed}
-		set, last := 0, time.Time{}
-		for range 300 {
-			begun := time.Now()
-			if _, err := p.Read(make([]byte, 1)); err != nil {
-				t.Fatal(err)
-			}
-			if left := d.read.Sub(begun); left < allowed*3/4-time.Millisecond || left > allowed+time.Second {
-				t.Fatalf("%v: a read has %v", allowed, left)
-			}
-			if d.read != last {
-				set, last = set+1, d.read
-			}
-			time.Sleep(100 * time.Microsecond)
-		}
-		if allowed == time.Minute && set > 10 {
-			t.Errorf("%v: the deadline was set %d times", allowed, set)
-		}
-	}
-}
-
 // TestFirstBytesAreNotHeldBack: what the upstream has sent reaches the client while the
 // upstream goes on.
 func TestFirstBytesAreNotHeldBack(t *testing.T) {
@@ -202,7 +168,6 @@ func TestRow127SlowHeadAndContent(t *testing.T) {
 			_ = c.Close()
 		})
 	}
-	g("nothing", "", false)
 	g("half a head", "GET /public HTTP/1.1\r\nHost: a\r\n", false)
 	g("a head that drips", "GET /public HTTP/1.1\r\nHost: a\r\nX: ", true)
 	g("no content", request("POST", "/public", "Content-Length: 10"), false)
@@ -276,10 +241,47 @@ func TestRow129ClientGoesAway(t *testing.T) {
 	}
 }
 
+// TestRow129ClientLeavesAWaitingRequest: nothing comes from the upstream that could fail to be
+// written, and still the client is missed, and the upstream told, within a second.
+func TestRow129ClientLeavesAWaitingRequest(t *testing.T) {
+	f := start(t, func(o *Options) {
+		for i := range o.Routes {
+			o.Routes[i].Timeout, o.Routes[i].Stall = time.Minute, time.Minute
+		}
+	})
+	gone := make(chan time.Time, 1)
+	g := func(name, request, says string) {
+		t.Helper()
+		f.upstream.answers(func(c net.Conn, _ *message) {
+			_, _ = io.WriteString(c, says)
+			_, _ = io.Copy(io.Discard, c) // until it is closed
+			gone <- time.Now()
+		})
+		c := f.dial().send(request)
+		for len(f.upstream.received()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		left := time.Now()
+		_ = c.Close()
+		select {
+		case at := <-gone:
+			if took := at.Sub(left); took > 10*time.Second {
+				t.Errorf("%s: after %v", name, took)
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: the upstream goes on", name)
+		}
+	}
+	g("no answer yet", get("/public"), "")
+	g("no answer yet, POST", request("POST", "/public", "Content-Length: 2")+"hi", "")
+	g("silent stream", get("/public"), "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata:a\r\n")
+	g("silent content", get("/public"), "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nabc")
+}
+
 // TestClientThatDoesNotRead: a client that takes nothing is cut off after the write
 // timeout, not before a steady one would be, and the upstream is let go.
 func TestClientThatDoesNotRead(t *testing.T) {
-	f := start(t, func(o *Options) { o.WriteTimeout, o.Routes[1].Timeout = 200*time.Millisecond, 200*time.Millisecond })
+	f := start(t, func(o *Options) { o.WriteTimeout, o.Routes[1].Stall = 200*time.Millisecond, 200*time.Millisecond })
 	gone := make(chan struct{})
 	f.upstream.answers(func(c net.Conn, _ *message) {
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")

@@ -12,9 +12,9 @@ import (
 func guarded(o *Options) {
 	upstream := o.Routes[0].Upstream
 	o.Routes = []Route{
-		{Name: "site", Path: "/", Upstream: upstream, Access: Public, Timeout: patience},
-		{Name: "admin", Path: "/admin", Upstream: upstream, Access: Client, Timeout: patience},
-		{Name: "inner", Path: "/pub/inner", Upstream: upstream, Access: Client, Timeout: patience},
+		{Name: "site", Path: "/", Upstream: upstream, Access: Public, Timeout: patience, Stall: patience},
+		{Name: "admin", Path: "/admin", Upstream: upstream, Access: Client, Timeout: patience, Stall: patience},
+		{Name: "inner", Path: "/pub/inner", Upstream: upstream, Access: Client, Timeout: patience, Stall: patience},
 	}
 }
 
@@ -119,7 +119,7 @@ func TestRow105Fragment(t *testing.T) {
 func TestRow106AbsoluteForm(t *testing.T) {
 	f := start(t, func(o *Options) {
 		upstream := o.Routes[0].Upstream
-		o.Routes = append(o.Routes, Route{Name: "other", Host: "other.test", Path: "/", Upstream: upstream, Access: Public, Timeout: patience})
+		o.Routes = append(o.Routes, Route{Name: "other", Host: "other.test", Path: "/", Upstream: upstream, Access: Public, Timeout: patience, Stall: patience})
 	})
 	// The host of the target wins, and it is what goes upstream, in origin-form.
 	f.forwards(get("http://other.test/admin?x"), wire("GET /admin?x", "other.test", nil, ""))
@@ -155,8 +155,8 @@ func TestRow108LongTarget(t *testing.T) {
 	f.refuses("one byte more", get(exactly+"a"), long)
 	f.refuses("a long path", get("/"+strings.Repeat("a/", 5<<10)), long)
 	f.refuses("16 KiB", get("/"+strings.Repeat("a", 16<<10)), long)
-	// Longer than what is read of any head it cannot be told from another large head.
-	f.refuses("32 KiB", get("/"+strings.Repeat("a", 32<<10)), refusal{431, answer.InvalidRequest, "", true})
+	f.refuses("32 KiB", get("/"+strings.Repeat("a", 32<<10)), long)
+	f.refuses("1 MiB", get("/"+strings.Repeat("a", 1<<20)), long)
 }
 
 func TestRow109BytesOfThePath(t *testing.T) {
