@@ -95,7 +95,6 @@ func (h *head) check(raw []byte, s *state) (refusal answer.Refusal, ok bool) {
 func (h *head) requestLine(line []byte) (version []byte, ok bool) {
 	method, rest, found := bytes.Cut(line, []byte{' '})
 	target, version, found2 := bytes.Cut(rest, []byte{' '})
-	h.method, h.target = method, target
 	if !found || !found2 || len(method) == 0 || len(target) == 0 || len(version) != len("HTTP/1.1") ||
 		string(version[:5]) != "HTTP/" || version[6] != '.' || !isDigit(version[5]) || !isDigit(version[7]) {
 		return nil, false
@@ -110,6 +109,7 @@ func (h *head) requestLine(line []byte) (version []byte, ok bool) {
 			return nil, false
 		}
 	}
+	h.method, h.target = method, target
 	return version, true
 }
 
