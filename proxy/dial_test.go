@@ -66,7 +66,7 @@ func loopbacks(t *testing.T, addresses ...string) string {
 	return port
 }
 
-func to(c *upstreamConn) string { return c.RemoteAddr().(*net.TCPAddr).IP.String() }
+func leadsTo(c *upstreamConn) string { return c.RemoteAddr().(*net.TCPAddr).IP.String() }
 
 func TestPoolResolves(t *testing.T) {
 	port := loopbacks(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")
@@ -84,7 +84,7 @@ func TestPoolResolves(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got[to(one.conn)]++
+			got[leadsTo(one.conn)]++
 			all = append(all, one)
 		}
 		for _, one := range all {
@@ -109,7 +109,7 @@ func TestPoolResolves(t *testing.T) {
 	e.resolveAgain(t.Context())
 	p.reap(clock.now())
 	for _, c := range e.idle {
-		if to(c) == "127.0.0.1" {
+		if leadsTo(c) == "127.0.0.1" {
 			t.Fatal("a connection to an address that is gone is kept")
 		}
 	}
@@ -143,8 +143,8 @@ func TestPoolResolvesAgain(t *testing.T) {
 	n.are("127.0.0.2")
 	eventually(t, "the connection to the old address is closed", func() bool { return p.endpoints[0].connections.Load() == 0 })
 	one := mustTake(t, p)
-	if to(one.conn) != "127.0.0.2" {
-		t.Errorf("connected to %s", to(one.conn))
+	if leadsTo(one.conn) != "127.0.0.2" {
+		t.Errorf("connected to %s", leadsTo(one.conn))
 	}
 	p.drop(one)
 }
@@ -161,8 +161,8 @@ func TestPoolTriesEachAddress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if to(one.conn) != "127.0.0.3" {
-			t.Errorf("connected to %s", to(one.conn))
+		if leadsTo(one.conn) != "127.0.0.3" {
+			t.Errorf("connected to %s", leadsTo(one.conn))
 		}
 		p.drop(one)
 	}
