@@ -185,7 +185,7 @@ func TestAnswerBeforeTheContent(t *testing.T) {
 		}
 	}()
 	for _, r := range f.front.state.Load().router.all {
-		r.upstream.address = l.Addr().String()
+		r.upstream.endpoints[0].address = l.Addr().String()
 	}
 	for name, sent := range map[string]string{
 		"length":  request("POST", "/public", "Content-Length: 20000000") + noise(10_000_000),

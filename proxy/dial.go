@@ -19,7 +19,9 @@ func (e *endpoint) connect(ctx context.Context) (*upstreamConn, error) {
 		return nil, err
 	}
 	e.connections.Add(1)
-	return newUpstreamConn(conn), nil
+	c := newUpstreamConn(conn)
+	c.secured = e.tls != nil
+	return c, nil
 }
 
 // open opens a connection, TLS included, until ctx ends.

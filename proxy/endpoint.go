@@ -19,7 +19,7 @@ type endpoint struct {
 	network string
 	address string // host:port, or a socket's path
 	label   string // as it is configured: a metric label
-	field   string // Host, where the client sent none
+	field   string // Host, where nobody said another
 	weight  int64
 	tls     *tls.Config // nil: plain
 

@@ -62,7 +62,7 @@ func TestUpstreamRefuses(t *testing.T) {
 	}
 	_ = l.Close()
 	for _, r := range f.front.state.Load().router.all {
-		r.upstream.address = l.Addr().String()
+		r.upstream.endpoints[0].address = l.Addr().String()
 	}
 	c := f.dial().send(get("/public"))
 	assertRefusal(t, c.read("GET"), "GET", refusal{502, answer.UpstreamFailed, "", false})

@@ -68,40 +68,6 @@ func failed(err error) answer.Refusal {
 // in records only.
 const statusClientGone = 499
 
-// send does one exchange with the upstream. A kept connection that turns out to be closed is
-// replaced once where that cannot repeat an effect (RFC 9110 §9.2.2): a safe method
-// without content, and not a byte of an answer.
-func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
-	for fresh := false; ; fresh = true {
-		x.attempts++
-		c, reused, err := x.route.upstream.take(fresh, x.route.Upstream.ConnectTimeout)
-		if err != nil {
-			return fmt.Errorf("connect to the upstream: %w", err)
-		}
-		began, err := f.once(ctx, x, c)
-		if err == nil {
-			return nil
-		}
-		_ = c.Close()
-		if fresh || !reused || began || !x.repeatable() || isTimeout(err) || errors.Is(err, errGone) {
-			return err
-		}
-	}
-}
-
-// repeatable reports whether sending the request twice has the effect of sending it once
-// (RFC 9110 §9.2.2), and all of it is still here.
-func (x *exchange) repeatable() bool {
-	if x.streams() {
-		return false
-	}
-	switch string(x.head.method) {
-	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE":
-		return true
-	}
-	return false
-}
-
 // once sends the request on c and reads the answer's head. began reports whether
 // anything of an answer came. When it returns nil, c is kept, closed or streaming.
 func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (began bool, err error) {
@@ -168,7 +134,7 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	noContent := string(x.head.method) == "HEAD" || n.status == 204 || n.status == 304
 	switch {
 	case noContent || n.hasLength && n.length == 0:
-		f.done(x, c, keep)
+		f.done(x, keep)
 		return nil
 	case n.hasLength && n.length <= int64(x.state.Buffer):
 		if err := readWhole(res, c, int(n.length)); err != nil {
@@ -176,20 +142,22 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 			return fmt.Errorf("read the upstream's content: %w", err)
 		}
 		x.bytesOut = n.length
-		f.done(x, c, keep)
+		f.done(x, keep)
 		return nil
 	}
 	x.stream.begin(ctx, x, c, n, keep)
 	return nil
 }
 
-// done gives c back, or closes it.
-func (f *Front) done(x *exchange, c *upstreamConn, keep bool) {
+// done gives the connection back, or closes it.
+func (f *Front) done(x *exchange, keep bool) {
+	t := x.taken
+	x.taken = taken{}
 	if keep {
-		x.route.upstream.put(c)
+		x.route.upstream.put(t)
 		return
 	}
-	_ = c.Close()
+	x.route.upstream.drop(t)
 }
 
 // readWhole reads n bytes of content into res.

@@ -25,7 +25,7 @@ func unserved(t testing.TB) *Front {
 			Routes: routes("127.0.0.1:1"), Headers: DefaultHeaders(), Realm: "R",
 			MaxHeader: 16 << 10, MaxTarget: 8 << 10, MaxFields: 100, Buffer: 64 << 10, ReadTimeout: time.Second, WriteTimeout: time.Second,
 		},
-		Verifier: newTokens(t), Now: time.Now, Random: strings.NewReader("12345678"), Log: slog.New(slog.DiscardHandler),
+		Verifier: newTokens(t), Now: time.Now, Random: strings.NewReader("1234567812345678"), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +215,10 @@ func FuzzAnswerHead(f *testing.F) {
 		f.Add([]byte(seed), true)
 	}
 	front := unserved(f)
+	one, err := newPool(to("a:1"), poolOptions{now: time.Now})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, data []byte, head bool) {
 		method := "GET"
 		if head {
@@ -230,7 +234,8 @@ func FuzzAnswerHead(f *testing.F) {
 		x.state = front.state.Load()
 		var out bytes.Buffer
 		x.client = newClientConn(front, into{nowhere{}, &out})
-		x.route = &route{Route: Route{Name: "api", Timeout: time.Second, Stall: time.Second}, upstream: newUpstream("a:1")}
+		x.route = &route{Route: Route{Name: "api", Timeout: time.Second, Stall: time.Second}, upstream: one}
+		x.taken = taken{conn: c, endpoint: one.endpoints[0]}
 		n, keep, err := readAnswerHead(c, nil)
 		if err != nil {
 			return

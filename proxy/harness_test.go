@@ -185,7 +185,7 @@ type fixture struct {
 
 // to is one upstream on a TCP address.
 func to(address string) Upstream {
-	return Upstream{Endpoints: []Endpoint{{Network: "tcp", Address: address, Weight: 1}}, ConnectTimeout: patience}
+	return Upstream{Endpoints: []Endpoint{{Network: "tcp", Address: address, Weight: 1}}, ConnectTimeout: patience, RetryBudget: 100}
 }
 
 // routes are the default ones.

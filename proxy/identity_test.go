@@ -276,7 +276,7 @@ func TestNamesThatCannotBeReserved(t *testing.T) {
 		t.Helper()
 		h := DefaultHeaders()
 		h.Token = name
-		_, err := New(Options{Settings: Settings{Headers: h}, Random: strings.NewReader("12345678"), Log: slog.New(slog.DiscardHandler)})
+		_, err := New(Options{Settings: Settings{Headers: h}, Random: strings.NewReader("1234567812345678"), Log: slog.New(slog.DiscardHandler)})
 		if got := errorText(err); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -297,7 +297,7 @@ func errorText(err error) string {
 }
 
 func TestNewNeedsAVerifierForAClientRoute(t *testing.T) {
-	o := Options{Settings: Settings{Headers: DefaultHeaders(), Routes: []Route{{Name: "a", Path: "/", Access: Client, Upstream: to("a:1")}}}, Random: strings.NewReader("12345678")}
+	o := Options{Settings: Settings{Headers: DefaultHeaders(), Routes: []Route{{Name: "a", Path: "/", Access: Client, Upstream: to("a:1")}}}, Random: strings.NewReader("1234567812345678")}
 	if _, err := New(o); errorText(err) != `route "a" needs a verifier` {
 		t.Errorf("got %v", err)
 	}

@@ -198,10 +198,13 @@ func TestReap(t *testing.T) {
 	f.forwards(get("/public"), wire("GET /public", "api.test", nil, ""))
 }
 
-func (u *upstream) kept() int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.idle)
+func (p *pool) kept() (n int) {
+	for _, e := range p.endpoints {
+		e.mu.Lock()
+		n += len(e.idle)
+		e.mu.Unlock()
+	}
+	return n
 }
 
 // TestSilentConnectionIsClosed: a connection on which not a byte came is owed no answer.

@@ -20,6 +20,8 @@ type metrics struct {
 	refusals *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	upstream *prometheus.HistogramVec
+	retries  *prometheus.CounterVec
+	pools    *poolMetrics
 
 	// Children that were resolved already, so that a request takes no label look-up.
 	none      *routeMetrics
@@ -31,6 +33,7 @@ type routeMetrics struct {
 	requests [answer.Count * 6]atomic.Pointer[prometheus.Counter]
 	duration prometheus.Observer
 	upstream prometheus.Observer
+	retries  prometheus.Counter
 }
 
 var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
@@ -50,6 +53,9 @@ func newMetrics() *metrics {
 			Name: "postern_upstream_duration_seconds", Help: "Time from sending a request to the head of the upstream's answer and its buffered content.", Buckets: buckets,
 		}, []string{"route"}),
 	}
+	m.retries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_upstream_retries_total", Help: "Requests that were sent to an upstream once more, within the budget.",
+	}, []string{"route"})
 	m.none = m.route(noRoute)
 	for i, reason := range answer.Reasons() {
 		if reason != answer.OK {
@@ -64,13 +70,15 @@ func (m *metrics) route(name string) *routeMetrics {
 	r := &routeMetrics{name: name, duration: m.duration.WithLabelValues(name)}
 	if name != noRoute {
 		r.upstream = m.upstream.WithLabelValues(name)
+		r.retries = m.retries.WithLabelValues(name)
 	}
 	return r
 }
 
 // Collectors returns the front's metrics for main to register.
 func (f *Front) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{f.metrics.requests, f.metrics.refusals, f.metrics.duration, f.metrics.upstream}
+	return []prometheus.Collector{f.metrics.requests, f.metrics.refusals, f.metrics.duration, f.metrics.upstream,
+		f.metrics.retries, f.metrics.pools}
 }
 
 // count adds one request and returns the counter's route.

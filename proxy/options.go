@@ -146,9 +146,9 @@ type WebSocket struct {
 // and health.
 type Upstream struct {
 	Endpoints      []Endpoint
-	TLS            *tls.Config // of the endpoints that have TLS
-	TLSIdentity    string      // tells TLS configurations apart: file names and their content's digest
-	ConnectTimeout time.Duration
+	TLS            *tls.Config   // of the endpoints that have TLS
+	TLSIdentity    string        // tells TLS configurations apart: file names and their content's digest
+	ConnectTimeout time.Duration // TLS included; 0: 5 s
 
 	Failures int           // consecutive ones after which an endpoint gets no more requests
 	Open     time.Duration // for how long, until one request tries it again

@@ -13,6 +13,10 @@ import (
 )
 
 const (
+	upstreamIdle   = 30 * time.Second // a kept connection is closed after it; most upstreams keep theirs longer
+	upstreamKept   = 512              // connections kept idle to one endpoint, by default
+	connectTimeout = 5 * time.Second  // by default
+
 	reapEvery    = upstreamIdle / 3
 	resolveEvery = 30 * time.Second
 )
@@ -26,6 +30,7 @@ var errNoUpstream = errors.New("no endpoint of the upstream is well")
 type pool struct {
 	upstream  Upstream
 	options   poolOptions
+	host      []byte // the Host field where the client sent none: one head goes to any endpoint
 	endpoints []*endpoint
 	budget    budget
 	second    atomic.Int64 // of the clock, when a connection was last taken
@@ -63,7 +68,7 @@ func newPool(u Upstream, o poolOptions) (*pool, error) {
 		return nil, errors.New("an upstream needs an endpoint")
 	}
 	if u.ConnectTimeout <= 0 {
-		return nil, errors.New("an upstream needs a connect timeout")
+		u.ConnectTimeout = connectTimeout
 	}
 	if u.Check.Path != "" && (u.Check.Interval <= 0 || u.Check.Timeout <= 0) {
 		return nil, errors.New("a health check needs an interval and a timeout")
@@ -75,7 +80,6 @@ func newPool(u Upstream, o poolOptions) (*pool, error) {
 		o.lookup = new(net.Resolver).LookupNetIP
 	}
 	p := &pool{upstream: u, options: o, reapEvery: reapEvery, resolveEvery: resolveEvery}
-	p.second.Store(o.now().Unix())
 	p.budget.percent = u.RetryBudget
 	for _, given := range u.Endpoints {
 		e, err := newEndpoint(p, given)
@@ -84,6 +88,7 @@ func newPool(u Upstream, o poolOptions) (*pool, error) {
 		}
 		p.endpoints = append(p.endpoints, e)
 	}
+	p.host = []byte(p.endpoints[0].field)
 	return p, nil
 }
 

@@ -43,22 +43,4 @@ func BenchmarkPoolTakePut(b *testing.B) {
 	run("one", 1)
 	run("three", 3)
 	run("ten", 10)
-	b.Run("before", func(b *testing.B) {
-		u := newUpstream(answering(b, ok))
-		defer u.close()
-		one := func() {
-			c, _, err := u.take(false, patience)
-			if err != nil {
-				b.Fatal(err)
-			}
-			u.put(c)
-		}
-		one()
-		b.ReportAllocs()
-		begun := cpu(b)
-		for b.Loop() {
-			one()
-		}
-		b.ReportMetric(float64(cpu(b)-begun)/float64(b.N), "cpu-ns/op")
-	})
 }

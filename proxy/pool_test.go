@@ -312,7 +312,6 @@ func TestPoolRefusesWhatCannotWork(t *testing.T) {
 	}
 	one := []Endpoint{tcp("127.0.0.1:1")}
 	f("needs an endpoint", Upstream{ConnectTimeout: 1})
-	f("needs a connect timeout", Upstream{Endpoints: one})
 	f("neither tcp nor unix", Upstream{ConnectTimeout: 1, Endpoints: []Endpoint{{Network: "udp", Address: "127.0.0.1:1"}}})
 	f("missing port", Upstream{ConnectTimeout: 1, Endpoints: []Endpoint{tcp("127.0.0.1")}})
 	f("read an endpoint's port", Upstream{ConnectTimeout: 1, Endpoints: []Endpoint{tcp("localhost:70000")}})

@@ -13,8 +13,10 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -60,12 +62,12 @@ type Front struct {
 	buffers    headBuffers
 	requestIDs requestIDs
 	now        func() time.Time
+	random     func() uint64 // for choosing
 
 	connections connections
 	draining    atomic.Bool // answers close their connections
 
-	reaping sync.WaitGroup
-	stop    chan struct{}
+	running sync.WaitGroup // of pools
 
 	mu       sync.Mutex // of what follows, and of Reload
 	listener net.Listener
@@ -79,7 +81,7 @@ type state struct {
 	router     *router
 	classifier *classifier
 	stamps     stamps
-	upstreams  map[string]*upstream
+	pools      pools
 }
 
 // New checks o and builds a front.
@@ -88,7 +90,12 @@ func New(o Options) (*Front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Front{options: o, metrics: newMetrics(), requestIDs: ids, now: o.Now, stop: make(chan struct{})}
+	var seed [8]byte
+	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
+		return nil, fmt.Errorf("read randomness: %w", err)
+	}
+	f := &Front{options: o, metrics: newMetrics(), requestIDs: ids, now: o.Now, random: newRandom(binary.NativeEndian.Uint64(seed[:]))}
+	f.metrics.pools = newPoolMetrics(func() []*pool { return f.state.Load().pools.list() })
 	s, err := f.newState(o.Settings, nil)
 	if err != nil {
 		return nil, err
@@ -112,19 +119,14 @@ func New(o Options) (*Front, error) {
 // be kept.
 const drained = 8 << 10
 
-// newState checks s and builds what requests need of it. Upstreams of old are kept.
+// newState checks s and builds what requests need of it. Pools of old are kept.
 func (f *Front) newState(s Settings, old *state) (*state, error) {
-	upstreams := map[string]*upstream{}
+	var before pools
 	if old != nil {
-		for _, r := range s.Routes {
-			for _, e := range r.Upstream.Endpoints {
-				if u := old.upstreams[e.Address]; u != nil {
-					upstreams[e.Address] = u
-				}
-			}
-		}
+		before = old.pools
 	}
-	router, err := newRouter(s.Routes, upstreams)
+	current, o := pools{}, poolOptions{now: f.now, random: f.random, log: f.options.Log}
+	router, err := newRouter(s.Routes, func(u Upstream) (*pool, error) { return current.get(u, before, o) })
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +140,7 @@ func (f *Front) newState(s Settings, old *state) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &state{Settings: s, router: router, classifier: classifier, stamps: newStamps(s.Headers), upstreams: upstreams}, nil
+	return &state{Settings: s, router: router, classifier: classifier, stamps: newStamps(s.Headers), pools: current}, nil
 }
 
 // Reload replaces the settings. What is in flight lives on under those that it began
@@ -155,11 +157,10 @@ func (f *Front) Reload(s Settings) error {
 		return err
 	}
 	f.state.Store(next)
-	for address, u := range old.upstreams {
-		if next.upstreams[address] == nil {
-			u.close()
-		}
+	if f.listener != nil {
+		next.pools.run(&f.running)
 	}
+	old.pools.end(next.pools)
 	return nil
 }
 
@@ -171,7 +172,7 @@ func (f *Front) Serve(l net.Listener) error {
 		return l.Close()
 	}
 	f.listener = l
-	f.reaping.Go(f.reap)
+	f.state.Load().pools.run(&f.running)
 	f.mu.Unlock()
 	if err := f.server.Serve(gate{l, f}); err != nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
@@ -199,26 +200,7 @@ func (f *Front) Shutdown(ctx context.Context) error {
 	if err != nil {
 		f.connections.closeWaiting(true)
 	}
-	close(f.stop)
-	f.reaping.Wait()
-	for _, u := range f.state.Load().upstreams {
-		u.close()
-	}
+	f.state.Load().pools.end(nil)
+	f.running.Wait()
 	return err
-}
-
-// reap closes connections to upstreams that were idle for too long. It ends with Shutdown.
-func (f *Front) reap() {
-	tick := time.NewTicker(upstreamIdle / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-f.stop:
-			return
-		case <-tick.C:
-			for _, u := range f.state.Load().upstreams {
-				u.reap(time.Now())
-			}
-		}
-	}
 }

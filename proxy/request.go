@@ -34,6 +34,7 @@ type exchange struct {
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
 	piece  []byte // scratch
 	stream answerStream
+	taken  taken // what it has of its upstream's pool; no endpoint: nothing
 
 	ours           bool // a route of our own
 	upstreamStatus int
@@ -243,7 +244,7 @@ func (f *Front) settle(ctx *fasthttp.RequestCtx, x *exchange, reason answer.Reas
 func (f *Front) rescue(ctx *fasthttp.RequestCtx, x *exchange) {
 	if p := recover(); p != nil {
 		f.options.Log.Error("panic while answering a request", "panic", p, "request_id", string(x.requestID), "stack", string(debug.Stack()))
-		x.stream.abandon()
+		x.abandon()
 		_ = ctx.Response.CloseBodyStream()
 		f.refuse(ctx, x, answer.Refusal{Reason: answer.Internal, Close: true})
 		f.finish(ctx, x)

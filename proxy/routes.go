@@ -11,7 +11,7 @@ import (
 // route is a Route with what belongs to it at run time.
 type route struct {
 	Route
-	upstream *upstream
+	upstream *pool
 	allow    string // for 405
 	metrics  *routeMetrics
 }
@@ -33,18 +33,19 @@ type wildcard struct {
 // paths maps a route's path to the routes that have it; they differ in methods.
 type paths map[string][]*route
 
-func newRouter(routes []Route, upstreams map[string]*upstream) (*router, error) {
+// newRouter builds the table. pool finds the pool of an upstream.
+func newRouter(routes []Route, pool func(Upstream) (*pool, error)) (*router, error) {
 	r := &router{exact: map[string]paths{}, any: paths{}}
 	wild := map[string]paths{}
 	for _, given := range routes {
 		if given.Path == "" || given.Path[0] != '/' || !checkPath([]byte(given.Path)) || !plain([]byte(given.Path)) {
 			return nil, fmt.Errorf("route %q: path %q is not an absolute plain path", given.Name, given.Path)
 		}
-		address := given.Upstream.Endpoints[0].Address
-		if upstreams[address] == nil {
-			upstreams[address] = newUpstream(address)
+		upstream, err := pool(given.Upstream)
+		if err != nil {
+			return nil, fmt.Errorf("route %q: %w", given.Name, err)
 		}
-		rt := &route{Route: given, upstream: upstreams[address]}
+		rt := &route{Route: given, upstream: upstream}
 		into := r.any
 		switch {
 		case strings.HasPrefix(given.Host, "*."):

@@ -135,7 +135,7 @@ func TestNoRouteIsReachedByAmbiguity(t *testing.T) {
 
 func TestBadRoutes(t *testing.T) {
 	for _, path := range []string{"", "a", "/a//b", "/a/../b", "/a%41", "/a;b", "/.", `/a\b`} {
-		_, err := newRouter([]Route{{Name: "r", Path: path}}, map[string]*upstream{})
+		_, err := newRouter([]Route{{Name: "r", Path: path}}, nil)
 		if want := `route "r": path "` + strings.ReplaceAll(path, `\`, `\\`) + `" is not an absolute plain path`; errorText(err) != want {
 			t.Errorf("%q: %v", path, err)
 		}

@@ -77,14 +77,17 @@ func (s *answerStream) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF
 // and settles the exchange. After an error fasthttp closes the client's connection, so that
 // what is not whole does not look so.
 func (s *answerStream) Close() error {
-	x, c := s.x, s.conn
-	if c == nil {
+	x := s.x
+	if s.conn == nil {
 		return nil
 	}
 	f := x.front
 	read, write := s.pour()
 	s.conn = nil
-	f.done(x, c, s.keep && s.ended)
+	if read != nil && !clientFault(read) {
+		x.taken.endpoint.failed()
+	}
+	f.done(x, s.keep && s.ended)
 	reason := answer.OK
 	if read != nil { // the status is out already; the record says what came of it
 		reason = failed(read).Reason
@@ -184,14 +187,6 @@ func (s *answerStream) chunk(p []byte) (int, error) {
 		err = readCRLF(s.conn.reader)
 	}
 	return n, err
-}
-
-// abandon closes the connection without settling: something panicked.
-func (s *answerStream) abandon() {
-	if s.conn != nil {
-		_ = s.conn.Close()
-		s.conn = nil
-	}
 }
 
 // readChunkHead reads "size [;extension] CRLF". The line must fit the reader's buffer.

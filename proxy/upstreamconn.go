@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"crypto/tls"
 	"errors"
 	"net"
 	"syscall"
@@ -40,11 +39,7 @@ type upstreamConn struct {
 func newUpstreamConn(conn net.Conn) *upstreamConn {
 	c := &upstreamConn{Conn: conn}
 	c.reader = bufio.NewReaderSize(c, answerHead)
-	socket := conn
-	if t, ok := conn.(*tls.Conn); ok {
-		socket, c.secured = t.NetConn(), true
-	}
-	if s, ok := socket.(syscall.Conn); ok {
+	if s, ok := conn.(syscall.Conn); ok {
 		c.raw, _ = s.SyscallConn()
 	}
 	c.look = func(fd uintptr) {
