@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,7 @@ func (s *ServeCommand) Run(ctx context.Context, e *environment) error {
 	if err != nil {
 		return cannot("serve", err, next{})
 	}
+	proxy.LimitMemory(e.Environ, os.DirFS("/"))
 	p, err := assemble(ctx, e, c)
 	if err != nil {
 		return cannot("serve", err, next{})
@@ -119,8 +121,11 @@ func assemble(ctx context.Context, e *environment, c config.Config) (_ *postern,
 	if c.Log.Access {
 		p.access = proxy.NewAccessLog(e.Stderr)
 		p.closers = append(p.closers, p.access.Close)
+		if err := p.access.Choose(accessChoice(c)); err != nil {
+			return nil, fmt.Errorf("make the access log: %w", err)
+		}
 	}
-	if p.front, err = proxy.New(p.frontOptions(e)); err != nil {
+	if err := p.openFront(e); err != nil {
 		return nil, fmt.Errorf("make the front: %w", err)
 	}
 	p.admin = newAdmin(p, e.Now)
@@ -185,6 +190,9 @@ func (p *postern) identity() (url, audience string) {
 	url, audience = p.config.Issuer.URL, p.config.Issuer.Audience
 	if url == "" {
 		url = "http://" + p.frontListener.Addr().String()
+		if p.config.Front.TLS.Enabled() {
+			url = "https://" + p.frontListener.Addr().String()
+		}
 	}
 	if audience == "" {
 		audience = url
@@ -192,31 +200,23 @@ func (p *postern) identity() (url, audience string) {
 	return url, audience
 }
 
-func (p *postern) frontOptions(e *environment) proxy.Options {
-	c := p.config
+// openFront makes the front.
+func (p *postern) openFront(e *environment) error {
+	settings, _, err := frontSettings(p.config)
+	if err != nil {
+		return err
+	}
 	o := proxy.Options{
-		Settings: proxy.Settings{
-			Headers:   proxy.Headers(c.Headers),
-			Realm:     c.Issuer.Realm,
-			MaxHeader: int(c.Front.MaxHeader), MaxTarget: int(c.Front.MaxTarget), MaxFields: 100, Buffer: int(c.Front.Buffer),
-			ReadTimeout: time.Duration(c.Front.ReadTimeout), WriteTimeout: time.Duration(c.Front.WriteTimeout),
-			IdleTimeout: time.Duration(c.Front.IdleTimeout), MaxConnections: c.Front.MaxConnections,
-		},
-		Verifier: p.verifier,
-		Now:      e.Now, Random: e.Random, Log: p.log, Access: p.access,
+		Settings: settings, Verifier: p.verifier, ProxyProtocol: p.config.Front.ProxyProtocol,
+		Now: e.Now, Random: e.Random, Log: p.log, Access: p.access,
 	}
 	if p.issuer != nil {
+		url, _ := p.identity()
 		o.Issuer = p.issuer
+		o.Asserter = issuer.NewAsserter(p.directory, url, time.Duration(p.config.Assertion.Lifetime), e.Random)
 	}
-	for _, r := range c.Routes {
-		o.Routes = append(o.Routes, proxy.Route{
-			Name: r.Name, Host: r.Host, Path: r.Path, Methods: r.Methods,
-			Upstream: proxy.Upstream{Endpoints: []proxy.Endpoint{{Network: "tcp", Address: r.UpstreamAddress(), Weight: 1}}, ConnectTimeout: 5 * time.Second},
-			Access:   proxy.Access(r.Access), PassAuthorization: r.Authorization == "pass",
-			Timeout: time.Duration(r.Timeout), Stall: time.Duration(r.Timeout),
-		})
-	}
-	return o
+	p.front, err = proxy.New(o)
+	return err
 }
 
 // serve answers until ctx ends, quit is called or a door fails, then drains.

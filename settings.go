@@ -1,0 +1,139 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"postern/config"
+	"postern/proxy"
+)
+
+// frontSettings makes of c what the front can be told while it runs. It reads the files
+// of certificates and keys; digest tells one content of them from another. An error
+// names the setting.
+func frontSettings(c config.Config) (s proxy.Settings, digest string, err error) {
+	s = proxy.Settings{
+		Headers: proxy.Headers(c.Headers),
+		Realm:   c.Issuer.Realm,
+
+		TrustedProxies: prefixes(c.Front.TrustedProxies),
+		DecisionPath:   c.Decision.Path,
+
+		MaxHeader: int(c.Front.MaxHeader), MaxTarget: int(c.Front.MaxTarget), MaxFields: c.Front.MaxFields,
+		Buffer:      int(c.Front.Buffer),
+		ReadTimeout: time.Duration(c.Front.ReadTimeout), MinBodyRate: int(c.Front.MinBodyRate),
+		WriteTimeout: time.Duration(c.Front.WriteTimeout), IdleTimeout: time.Duration(c.Front.IdleTimeout),
+		MaxConnections: c.Front.MaxConnections, MaxConnectionsPerAddress: c.Front.MaxConnectionsPerAddress,
+	}
+	var identities []string
+	if t := c.Front.TLS; t.Enabled() {
+		var identity string
+		s.TLS, identity, err = proxy.LoadTLS(proxy.TLSFiles{
+			Certificate: t.Certificate, Key: t.Key, ClientCA: t.ClientCA, ClientCertificate: t.ClientCertificate,
+		})
+		if err != nil {
+			return s, "", err
+		}
+		identities = append(identities, identity)
+	}
+	for _, r := range c.Routes {
+		route, err := frontRoute(c, r)
+		if err != nil {
+			return s, "", fmt.Errorf("route %s: %w", r.Name, err)
+		}
+		s.Routes = append(s.Routes, route)
+		identities = append(identities, route.Upstream.TLSIdentity)
+	}
+	return s, strings.Join(identities, " "), nil
+}
+
+// frontRoute is one route. What it leaves empty follows from c.
+func frontRoute(c config.Config, r config.Route) (proxy.Route, error) {
+	upstream, err := frontUpstream(r)
+	if err != nil {
+		return proxy.Route{}, err
+	}
+	route := proxy.Route{
+		Name: r.Name, Host: r.Host, Path: r.Path, Exact: r.Match == "exact", Methods: r.Methods,
+		Access: proxy.Access(r.Access), Scopes: r.Scopes, ScopesAny: r.ScopesAny,
+		PassAuthorization: r.Authorization == "pass", StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix,
+		RequestFields: fields(r.RequestHeaders), ResponseFields: fields(r.ResponseHeaders), Trailers: r.Trailers,
+		WebSocket: proxy.WebSocket{
+			Enabled: r.WebSocket.Enabled, Query: r.WebSocket.Query, Subprotocol: r.WebSocket.Subprotocol,
+			Idle: time.Duration(r.WebSocket.Idle), Lifetime: time.Duration(r.WebSocket.Lifetime), Origins: r.WebSocket.Origins,
+		},
+		Upstream: upstream, MaxBody: int64(r.MaxBody),
+		Timeout: time.Duration(r.Timeout), Stall: time.Duration(r.StallTimeout),
+	}
+	if route.MaxBody == 0 {
+		route.MaxBody = int64(c.Front.MaxBody)
+	}
+	if route.Stall == 0 {
+		route.Stall = route.Timeout
+	}
+	if len(r.CORS.Origins) > 0 {
+		route.CORS = &proxy.CORS{
+			Origins: r.CORS.Origins, Methods: r.CORS.Methods, Headers: r.CORS.Headers, Expose: r.CORS.Expose,
+			Credentials: r.CORS.Credentials, MaxAge: time.Duration(r.CORS.MaxAge),
+		}
+	}
+	if r.Assertion.Enabled {
+		route.Assertion = &proxy.Assertion{Audience: r.Assertion.Audience}
+		if route.Assertion.Audience == "" {
+			route.Assertion.Audience = r.Name
+		}
+	}
+	return route, nil
+}
+
+func frontUpstream(r config.Route) (proxy.Upstream, error) {
+	u := proxy.Upstream{
+		ConnectTimeout: time.Duration(r.ConnectTimeout), Failures: r.Health.Failures, Open: time.Duration(r.Health.Open),
+		Check:       proxy.HealthCheck{Path: r.Health.Path, Interval: time.Duration(r.Health.Interval), Timeout: time.Duration(r.Health.Timeout)},
+		RetryBudget: r.RetryBudget,
+	}
+	secure := false
+	for _, e := range r.Endpoints() {
+		u.Endpoints = append(u.Endpoints, proxy.Endpoint(e))
+		secure = secure || e.TLS
+	}
+	if !secure {
+		return u, nil
+	}
+	var err error
+	u.TLS, u.TLSIdentity, err = upstreamTLS(r.UpstreamTLS)
+	return u, err
+}
+
+func upstreamTLS(t config.UpstreamTLS) (*tls.Config, string, error) {
+	return proxy.LoadUpstreamTLS(t.CA, t.ServerName, t.Certificate, t.Key)
+}
+
+func fields(all []config.Field) []proxy.Field {
+	var made []proxy.Field
+	for _, f := range all {
+		made = append(made, proxy.Field{Name: f.Name, Value: f.Value, Remove: f.Remove})
+	}
+	return made
+}
+
+// prefixes reads addresses and networks, which were validated.
+func prefixes(all []string) []netip.Prefix {
+	var made []netip.Prefix
+	for _, text := range all {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			made = append(made, p)
+		} else if a, err := netip.ParseAddr(text); err == nil {
+			made = append(made, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return made
+}
+
+// accessChoice is what the access log writes.
+func accessChoice(c config.Config) proxy.AccessLogOptions {
+	return proxy.AccessLogOptions{Fields: c.Log.AccessFields, Sample: c.Log.AccessSample}
+}
