@@ -266,6 +266,9 @@ func TestInvalidFiles(t *testing.T) {
 	f("variable-unset",
 		`:1: issuer.realm: ${NOBODY_SETS_THIS} is not set: set the variable, or write $$ for a $`)
 
+	invalidFronts(f)
+	invalidRoutes(f)
+
 	files, err := filepath.Glob("testdata/invalid-*.yaml")
 	if err != nil {
 		t.Fatal(err)

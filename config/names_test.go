@@ -77,6 +77,38 @@ func TestHosts(t *testing.T) {
 	f(strings.Repeat("a.", 127)+"a", "has a host of more than 253 characters")
 }
 
+func TestOrigins(t *testing.T) {
+	f := func(origin, want string) {
+		t.Helper()
+		if got := checkOrigin(origin); got != want {
+			t.Errorf("%q %q, want %q", origin, got, want)
+		}
+	}
+	f("https://app.example.com", "")
+	f("http://localhost:3000", "")
+	f("http://a:443", "")
+	f("http://a:80", "names the port that its scheme has anyway, which browsers leave out")
+	f("https://a/", "ends with a slash")
+	f("null", "is not an http or https URL")
+}
+
+func TestSockets(t *testing.T) {
+	f := func(path, want string) {
+		t.Helper()
+		if got := checkSocket(path); got != want {
+			t.Errorf("%q %q, want %q", path, got, want)
+		}
+	}
+	f("/run/a.sock", "")
+	f("", "has no absolute path")
+	f("/", "has no absolute path")
+	f("a", "has no absolute path")
+	f("/run//a", "has a path that is not in its short form")
+	f("/run/a/", "has a path that is not in its short form")
+	f("/"+strings.Repeat("a", 106), "")
+	f("/"+strings.Repeat("a", 107), "has a path of more than 107 bytes")
+}
+
 func TestListen(t *testing.T) {
 	f := func(text string, want bool) {
 		t.Helper()

@@ -55,7 +55,7 @@ func (l *loader) resolve() {
 		if r.Name == "" {
 			r.Name = r.Host + r.Path
 		}
-		if r.Assertion.Audience == "" && l.ok(fmt.Sprintf("routes[%d].assertion.audience", i)) {
+		if r.Assertion.Enabled && r.Assertion.Audience == "" && l.ok(fmt.Sprintf("routes[%d].assertion.audience", i)) {
 			r.Assertion.Audience = r.Name
 		}
 		l.fieldFiles(fmt.Sprintf("routes[%d].request_headers", i), r.RequestHeaders)

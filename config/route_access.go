@@ -94,7 +94,7 @@ func (l *loader) routeCORS(key string, r Route) {
 	if !l.ok(at) {
 		return
 	}
-	const star = "is *, which goes with no credentials"
+	const star = "goes with no credentials"
 	for i, list := range [][]string{c.Origins, c.Headers, c.Expose} {
 		l.elements(at+[]string{".origins", ".headers", ".expose"}[i], list, func(value string) wrong {
 			switch {
