@@ -18,8 +18,8 @@ const (
 	maxDepth = 20
 	// maxMarks bounds how many values a file can hold before it is parsed: yaml.v3 takes
 	// up to 600 bytes for a value of two, so 1 MiB of "a,a,a,…" would take 300 MB. A file
-	// of 1 MiB that describes routes has half as many.
-	maxMarks = 1 << 17
+	// of 1 MiB that describes routes has 60,000.
+	maxMarks = 3 << 15
 )
 
 // decode fills the configuration from the YAML in data. It reports false when data is

@@ -41,20 +41,22 @@ func Load(s Source) (Config, error) {
 
 // A loader is one run of Load.
 type loader struct {
-	source   Source
-	env      map[string]string
-	config   Config
-	origins  map[string]origin // by key; of sections and places in lists too
-	failed   map[string]bool   // keys whose value is wrong
-	faults   []placed
-	unnoted  int  // faults beyond maxNoted
-	readable bool // the file can be read by everybody on this machine
+	source     Source
+	env        map[string]string
+	config     Config
+	origins    map[string]origin // by key; of sections and places in lists too
+	failed     map[string]bool   // keys whose value is wrong
+	faults     []placed
+	unnoted    int // faults beyond maxNoted
+	known      map[reflect.Type][]setting
+	identities map[string]bool // what identity has found
+	readable   bool            // the file can be read by everybody on this machine
 }
 
 func newLoader(s Source) *loader {
 	l := &loader{
 		source: s, config: Default(),
-		env: map[string]string{}, origins: map[string]origin{}, failed: map[string]bool{},
+		env: map[string]string{}, origins: map[string]origin{}, failed: map[string]bool{}, known: map[reflect.Type][]setting{},
 	}
 	for _, entry := range s.Environ {
 		if name, value, ok := strings.Cut(entry, "="); ok {

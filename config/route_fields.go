@@ -25,12 +25,16 @@ var noTrailers = map[string]bool{"authorization": true, "host": true, "setcookie
 
 // identity are the names, folded, of the identity fields and of their defaults.
 func (l *loader) identity() map[string]bool {
+	if l.identities != nil {
+		return l.identities
+	}
 	all := map[string]bool{}
 	for _, h := range []Headers{l.config.Headers, Default().Headers} {
 		for _, s := range settingsOf(reflect.TypeOf(h)) {
 			all[fold(reflect.ValueOf(h).Field(s.index).String())] = true
 		}
 	}
+	l.identities = all
 	return all
 }
 
@@ -82,7 +86,7 @@ func (l *loader) routeFields(key string, r Route) {
 // fields checks the fields that a route sets and removes; further is what is wrong with
 // one in this direction alone.
 func (l *loader) fields(key string, fields []Field, further func(Field) wrong) {
-	var names []string
+	names := map[string]bool{}
 	for i, f := range fields {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		name := at + ".name"
@@ -97,14 +101,14 @@ func (l *loader) fields(key string, fields []Field, further func(Field) wrong) {
 		if w == (wrong{}) {
 			w = further(f)
 		}
-		if w == (wrong{}) && slices.Contains(names, fold(f.Name)) {
+		if w == (wrong{}) && names[fold(f.Name)] {
 			w = wrong{"is listed twice", "remove one of the two"}
 		}
 		if w != (wrong{}) {
 			l.fault(name, l.shown(name, f.Name)+" "+w.problem, w.fix)
 			continue
 		}
-		names = append(names, fold(f.Name))
+		names[fold(f.Name)] = true
 		l.fieldValue(at, f)
 	}
 }

@@ -29,7 +29,7 @@ func (l *loader) upstreams(key string, upstreams []Upstream) {
 		l.fault(key, "is required", example)
 		return
 	}
-	var seen []Endpoint
+	seen := map[Endpoint]bool{}
 	for i, u := range upstreams {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		if o := l.origins[at]; o.shown == "" { // a mapping, and no plain string
@@ -46,10 +46,10 @@ func (l *loader) upstreams(key string, upstreams []Upstream) {
 		switch {
 		case problem != "":
 			l.fault(at, l.shown(at, u.URL)+" "+problem, fix)
-		case slices.Contains(seen, e):
+		case seen[e]:
 			l.fault(at, l.shown(at, u.URL)+" is listed twice", "remove one of the two; a weight gives it more requests")
 		default:
-			seen = append(seen, e)
+			seen[e] = true
 			l.loop(at, u.URL, e)
 		}
 	}

@@ -150,6 +150,21 @@ func TestRow140BombsAreCheap(t *testing.T) {
 	f("1 MiB of a: b", text(fill("a: b\n")), tooMany)
 	f("as many values as pass", text("{"+strings.Repeat("a,", maxMarks-10)+"}"), "postern.yaml:1: "+
 		"a: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes")
+	numbered := func(form string, count int) string {
+		var b strings.Builder
+		for i := range count {
+			fmt.Fprintf(&b, form, i)
+		}
+		return b.String()
+	}
+	f("as many routes as pass", text("routes:\n"+numbered("- {path: /%d, upstream: [\"http://a\"]}\n", 13500)+"- {}\n"),
+		"postern.yaml:13502: routes[13500].upstream: is required: write one or more, such as [\"http://127.0.0.1:3000\"]")
+	f("as many upstreams as pass", text("routes: [{upstream: ["+numbered("\"http://a%d\",", 60000)+"\"http://a0\"]}]\n"),
+		"postern.yaml:1: routes[0].upstream[60000]: \"http://a0\" is listed twice: remove one of the two; a weight gives it more requests")
+	f("as many scopes as pass", text("routes: [{upstream: [\"http://a\"], scopes: ["+numbered("s%06d,", 95000)+"s000000]}]\n"),
+		"postern.yaml:1: routes[0].scopes[95000]: \"s000000\" is listed twice: remove one of the two")
+	f("as many fields as pass", text("routes: [{upstream: [\"http://a\"], request_headers: ["+numbered("{name: a%d, value: b},", 19000)+"{}]}]\n"),
+		"postern.yaml:1: routes[0].request_headers[19000].name: is required: name the field")
 	f("as many comments as pass", text("log:\n"+strings.Repeat("- #a\n", maxMarks/2-10)), "postern.yaml:1: "+
 		"log: is a list, not a mapping: write its settings below it, each as key: value, indented alike")
 }

@@ -193,10 +193,14 @@ func (l *loader) log() { l.once("log.access_fields", l.config.Log.AccessFields) 
 
 // once refuses what a list holds twice.
 func (l *loader) once(key string, values []string) {
+	seen := make(map[string]bool, len(values))
 	for i, value := range values {
-		if at := fmt.Sprintf("%s[%d]", key, i); l.ok(at) && slices.Contains(values[:i], value) {
-			l.fault(at, l.shown(at, value)+" is listed twice", "remove one of the two")
+		if seen[value] {
+			if at := fmt.Sprintf("%s[%d]", key, i); l.ok(at) {
+				l.fault(at, l.shown(at, value)+" is listed twice", "remove one of the two")
+			}
 		}
+		seen[value] = true
 	}
 }
 

@@ -24,7 +24,7 @@ func (l *loader) mapping(n *yaml.Node, into reflect.Value, key string) {
 		l.fault(key, "is "+kind(n)+", not a mapping", "write its settings below it, each as key: value, indented alike")
 		return
 	}
-	known := settingsOf(into.Type())
+	known := l.settingsOf(into.Type())
 	lines := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
@@ -45,6 +45,14 @@ func (l *loader) mapping(n *yaml.Node, into reflect.Value, key string) {
 		l.origins[full] = l.here(name.Line)
 		l.value(value, into.Field(s.index), s, full)
 	}
+}
+
+// settingsOf is settingsOf, remembered: a file may hold 20,000 routes.
+func (l *loader) settingsOf(t reflect.Type) []setting {
+	if l.known[t] == nil {
+		l.known[t] = settingsOf(t)
+	}
+	return l.known[t]
 }
 
 func dotted(key, name string) string {
@@ -94,7 +102,7 @@ func (l *loader) value(n *yaml.Node, into reflect.Value, s setting, key string) 
 	case opaque(n):
 		l.failed[key] = true
 	case into.Kind() == reflect.Struct && s.shorthand != "" && n.Kind == yaml.ScalarNode && n.Tag != "!!null":
-		for _, inner := range settingsOf(into.Type()) {
+		for _, inner := range l.settingsOf(into.Type()) {
 			if inner.name == s.shorthand {
 				l.scalar(n, into.Field(inner.index), inner, key)
 			}
@@ -118,13 +126,18 @@ func (l *loader) list(n *yaml.Node, into reflect.Value, s setting, key string) {
 		l.fault(key, "is "+kind(n)+", not a list", "write it in brackets: [...], or each element on a line of its own after a dash")
 		return
 	}
+	fresh := reflect.New(element.typ).Elem()
+	if element.typ.Kind() == reflect.Struct {
+		setDefaults(fresh)
+	}
+	if len(n.Content) > 0 {
+		into.Set(reflect.MakeSlice(into.Type(), 0, len(n.Content)))
+	}
 	for i, child := range n.Content {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		l.origins[at] = l.here(child.Line)
 		next := reflect.New(element.typ).Elem()
-		if element.typ.Kind() == reflect.Struct {
-			setDefaults(next)
-		}
+		next.Set(fresh)
 		l.value(child, next, element, at)
 		into.Set(reflect.Append(into, next))
 	}
