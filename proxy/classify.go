@@ -20,7 +20,8 @@ const (
 	expectKind
 	requestIDKind
 	upgradeKind
-	hopKind // said by somebody between the client and us; believed from trusted proxies only
+	traceKind // of a trace that the client belongs to
+	hopKind   // said by somebody between the client and us; believed from trusted proxies only
 )
 
 // classifier knows the fields that are not simply forwarded. Names are compared
@@ -62,6 +63,7 @@ func newClassifier(reserved []string) (*classifier, error) {
 		{expectKind, []string{"Expect"}},
 		{requestIDKind, []string{"X-Request-Id"}},
 		{upgradeKind, []string{"Upgrade"}},
+		{traceKind, []string{"Traceparent", "Tracestate"}},
 		{hopKind, []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host",
 			"X-Forwarded-Method", "X-Forwarded-Uri", "X-Original-Method", "X-Original-Host", "X-Original-Uri"}},
 		// Hop-by-hop (RFC 9110 §7.6.1), and what only means something to a proxy.

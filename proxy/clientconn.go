@@ -35,7 +35,8 @@ type clientConn struct {
 	front    *Front
 	raw      syscall.RawConn // of the socket, to look at it; nil where there is none
 	direct   bool            // raw may be read from, too
-	peer     netip.Addr
+	peer     netip.Addr      // of the transport
+	secure   bool            // there is TLS
 
 	waiting atomic.Bool // for a request of which not a byte came: it may be closed
 	closing atomic.Bool
@@ -45,7 +46,8 @@ type clientConn struct {
 	start, end int         // what was read behind it and not used yet
 	fault      headFault   // why there is no head
 	content    content
-	greeted    bool // the TLS handshake is done
+	greeted    bool // it had its time to begin
+	shaken     bool // the TLS handshake is done
 
 	readTimeout, writeTimeout time.Duration // of the current settings
 	readBy, writeBy           time.Time     // the deadlines that are set
@@ -83,12 +85,9 @@ func (p *headBuffers) take(size int) *headBuffer {
 func newClientConn(f *Front, conn net.Conn) *clientConn {
 	c := &clientConn{Conn: conn, front: f}
 	c.content.ended = true
-	switch t := conn.(type) {
-	case interface{ rawConn() syscall.RawConn }: // of a transport with something above the socket
-		c.raw = t.rawConn()
-	case syscall.Conn:
-		c.raw, _ = t.SyscallConn()
-		c.direct = c.raw != nil
+	if t, ok := conn.(*transport); ok {
+		c.raw, c.peer, c.secure = t.raw, t.peer, t.tls != nil
+		c.direct = c.raw != nil && !c.secure
 	}
 	c.read = func(fd uintptr) bool {
 		if c.buffer == nil {
@@ -249,13 +248,16 @@ func (c *clientConn) fill() (n int, err error) {
 
 // greet does the TLS handshake, where there is one, once.
 func (c *clientConn) greet() bool {
-	t, ok := c.Conn.(interface{ Handshake() error })
-	if !ok || c.greeted {
+	if !c.secure || c.shaken {
 		return true
 	}
-	c.greeted = true
+	c.shaken = true
 	now := time.Now()
-	if c.Conn.SetDeadline(now.Add(c.readTimeout)) != nil || t.Handshake() != nil {
+	if c.Conn.SetDeadline(now.Add(c.readTimeout)) != nil {
+		return false
+	}
+	c.waiting.Store(true) // for as much as a request: a shutdown need not wait with it
+	if c.front.draining.Load() || c.Conn.(*transport).tls.Handshake() != nil || !c.waiting.CompareAndSwap(true, false) {
 		return false
 	}
 	c.readBy, c.writeBy = now.Add(c.readTimeout), now.Add(c.readTimeout)
@@ -356,7 +358,12 @@ func (s *connections) closeWaiting(all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.open {
-		if c.waiting.CompareAndSwap(true, false) || all {
+		switch waiting := c.waiting.CompareAndSwap(true, false); {
+		case all:
+			_ = c.cut()
+		case waiting && c.secure: // its own goroutine closes it, since to say so may take time
+			_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+		case waiting:
 			_ = c.Conn.Close()
 		}
 	}
@@ -377,6 +384,14 @@ func (g gate) Accept() (net.Conn, error) {
 	c := newClientConn(g.front, conn)
 	g.front.connections.add(c)
 	return c, nil
+}
+
+// cut closes the connection at once, from any goroutine.
+func (c *clientConn) cut() error {
+	if t, ok := c.Conn.(*transport); ok {
+		return t.cut()
+	}
+	return c.Conn.Close()
 }
 
 // reset makes Close send a reset, which nobody takes for a proper end.

@@ -171,7 +171,7 @@ func (h *head) checkTarget() (refusal answer.Refusal, ok bool) {
 // with a token for a name (RFC 9110 §5.1), no control characters in the value (§5.5)
 // and no folding (RFC 9112 §5.2).
 func (h *head) checkFields(raw []byte, maxFields int, c *classifier) (refusal answer.Refusal, ok bool) {
-	hosts, encodings, lengths, ids, count := 0, 0, 0, 0, 0
+	hosts, encodings, lengths, ids, count, traced := 0, 0, 0, 0, 0, false
 	for len(raw) > 0 {
 		name, value, rest, ok := nextField(raw)
 		if !ok {
@@ -226,6 +226,9 @@ func (h *head) checkFields(raw []byte, maxFields int, c *classifier) (refusal an
 		case upgradeKind:
 			h.upgrades++
 			h.upgrade = value
+		case traceKind:
+			h.fields = append(h.fields, field{name, value})
+			traced = true
 		case hopKind:
 			h.hops = append(h.hops, field{name, value})
 		case dropped:
@@ -235,6 +238,9 @@ func (h *head) checkFields(raw []byte, maxFields int, c *classifier) (refusal an
 		return malformed("Content-Length and Transfer-Encoding exclude each other"), false
 	}
 	h.dropNominated()
+	if traced {
+		h.dropBadTrace()
+	}
 	return refusal, true
 }
 

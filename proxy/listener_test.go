@@ -348,8 +348,8 @@ func TestDoorOutlivesFailures(t *testing.T) {
 	}
 }
 
-// TestTransportAborts: the client sees a reset, not an end.
-func TestTransportAborts(t *testing.T) {
+// TestTransportResets: the client sees a reset, not an end.
+func TestTransportResets(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -371,7 +371,10 @@ func TestTransportAborts(t *testing.T) {
 	if inside.(*transport).raw == nil {
 		t.Error("a TCP connection without its raw one")
 	}
-	if err := inside.(*transport).abort(); err != nil {
+	if err := inside.(*transport).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := inside.Close(); err != nil {
 		t.Fatal(err)
 	}
 	_ = c.SetDeadline(time.Now().Add(patience))

@@ -78,7 +78,7 @@ func (m *metrics) route(name string) *routeMetrics {
 // Collectors returns the front's metrics for main to register.
 func (f *Front) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{f.metrics.requests, f.metrics.refusals, f.metrics.duration, f.metrics.upstream,
-		f.metrics.retries, f.metrics.pools}
+		f.metrics.retries, f.metrics.pools, f.doorMetrics.connections, f.doorMetrics.refused}
 }
 
 // count adds one request and returns the counter's route.

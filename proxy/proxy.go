@@ -66,8 +66,11 @@ type Front struct {
 
 	connections connections
 	draining    atomic.Bool // answers close their connections
+	doorMetrics *doorMetrics
+	memory      *memoryGuard
 
-	running sync.WaitGroup // of pools
+	running sync.WaitGroup // of pools, and of the memory guard
+	stop    chan struct{}  // ends the memory guard
 
 	mu       sync.Mutex // of what follows, and of Reload
 	listener net.Listener
@@ -94,7 +97,10 @@ func New(o Options) (*Front, error) {
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
-	f := &Front{options: o, metrics: newMetrics(), requestIDs: ids, now: o.Now, random: newRandom(binary.NativeEndian.Uint64(seed[:]))}
+	f := &Front{
+		options: o, metrics: newMetrics(), doorMetrics: newDoorMetrics(), memory: newMemoryGuard(),
+		requestIDs: ids, now: o.Now, random: newRandom(binary.NativeEndian.Uint64(seed[:])), stop: make(chan struct{}),
+	}
 	f.metrics.pools = newPoolMetrics(func() []*pool { return f.state.Load().pools.list() })
 	s, err := f.newState(o.Settings, nil)
 	if err != nil {
@@ -152,6 +158,9 @@ func (f *Front) Reload(s Settings) error {
 		return errors.New("the front is shut down")
 	}
 	old := f.state.Load()
+	if (s.TLS == nil) != (old.TLS == nil) {
+		return errors.New("TLS cannot be switched on or off by a reload; restart")
+	}
 	next, err := f.newState(s, old)
 	if err != nil {
 		return err
@@ -171,13 +180,29 @@ func (f *Front) Serve(l net.Listener) error {
 		f.mu.Unlock()
 		return l.Close()
 	}
-	f.listener = l
+	d := newDoor(l, f.doorOptions(), f.doorMetrics)
+	f.listener = d
+	f.running.Go(func() { f.memory.run(f.stop) })
 	f.state.Load().pools.run(&f.running)
 	f.mu.Unlock()
-	if err := f.server.Serve(gate{l, f}); err != nil {
+	if err := f.server.Serve(gate{d, f}); err != nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+func (f *Front) doorOptions() doorOptions {
+	return doorOptions{
+		limits: func() doorLimits {
+			s := f.state.Load()
+			return doorLimits{
+				connections: s.MaxConnections, perAddress: s.MaxConnectionsPerAddress,
+				readTimeout: s.ReadTimeout, trusted: s.TrustedProxies, tls: s.TLS,
+			}
+		},
+		proxyProtocol: f.options.ProxyProtocol, shedding: f.memory.shedding, requestID: f.requestIDs.append,
+		now: f.now, log: f.options.Log,
+	}
 }
 
 // Shutdown stops accepting, closes connections that wait for a request, lets those in
@@ -201,6 +226,7 @@ func (f *Front) Shutdown(ctx context.Context) error {
 		f.connections.closeWaiting(true)
 	}
 	f.state.Load().pools.end(nil)
+	close(f.stop)
 	f.running.Wait()
 	return err
 }

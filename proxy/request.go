@@ -27,8 +27,10 @@ type exchange struct {
 	who       directory.Principal
 	known     bool // who is asking
 	requestID []byte
-	peer      netip.Addr
-	started   time.Time // wall and monotonic
+	peer      netip.Addr // whose request it is: the client's address, as far as we know
+	hop       netip.Addr // the other end of the connection, which may be a proxy's
+	secure    bool       // the connection has TLS
+	started   time.Time  // wall and monotonic
 
 	path   []byte // scratch: the path as it was read
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
@@ -51,10 +53,8 @@ func (f *Front) acquire(ctx *fasthttp.RequestCtx) *exchange {
 	x.state = f.state.Load()
 	x.started = f.now()
 	x.client = ctx.Conn().(*clientConn)
-	if !x.client.peer.IsValid() {
-		x.client.peer = peerOf(x.client.RemoteAddr())
-	}
-	x.peer = x.client.peer
+	x.hop, x.secure = x.client.peer, x.client.secure
+	x.peer = x.hop
 	return x
 }
 
@@ -108,8 +108,12 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 	} else {
 		x.requestID = f.requestIDs.append(x.requestID)
 	}
+	x.peer = trusted(x.state.TrustedProxies).client(x.peer, h.hops)
 	if !ok {
 		return refusal, false
+	}
+	if h.loops() {
+		return loopDetected(), false
 	}
 	x.client.begin(h)
 	if f.options.Issuer != nil && f.options.Issuer.Owns(h.path) {

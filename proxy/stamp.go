@@ -70,28 +70,6 @@ func appendField[T string | []byte](dst []byte, name string, value T) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// appendForwarding writes what the upstream may know about the client's connection,
-// afresh: nobody before postern is trusted to have said it.
-func appendForwarding(dst []byte, x *exchange, host []byte) []byte {
-	dst = append(dst, "X-Forwarded-For: "...)
-	dst = appendAddress(dst, x.peer)
-	dst = append(dst, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "...)
-	dst = append(dst, host...)
-	dst = append(dst, "\r\nForwarded: for="...) // RFC 7239 §4, §6: an IPv6 address is bracketed and quoted
-	if x.peer.Is6() {
-		dst = append(dst, '"', '[')
-		dst = appendAddress(dst, x.peer)
-		dst = append(dst, ']', '"')
-	} else {
-		dst = appendAddress(dst, x.peer)
-	}
-	dst = append(dst, `;host="`...)
-	dst = append(dst, host...)
-	dst = append(dst, "\";proto=http\r\nVia: 1.1 postern\r\nX-Request-Id: "...)
-	dst = append(dst, x.requestID...)
-	return append(dst, '\r', '\n')
-}
-
 // appendAddress writes "unknown" (RFC 7239 §6.2) where there is no address.
 func appendAddress(dst []byte, a netip.Addr) []byte {
 	if !a.IsValid() {

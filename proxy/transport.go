@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type transport struct {
 	at     netip.Addr
 	seated bool // it counts to at
 	gone   atomic.Bool
+	abrupt atomic.Bool // TLS does not say that it ends
 }
 
 // transport makes one of c, which has entered.
@@ -45,6 +47,9 @@ func (t *transport) RemoteAddr() net.Addr { return t.remote }
 // Close closes the connection. Under TLS it says so first (RFC 8446 §6.1), which may
 // take until the write deadline, or 5 s.
 func (t *transport) Close() error {
+	if t.abrupt.Load() {
+		return t.cut()
+	}
 	err := t.Conn.Close()
 	if !t.gone.Swap(true) {
 		t.door.leave(t.at, t.seated)
@@ -52,12 +57,34 @@ func (t *transport) Close() error {
 	return err
 }
 
-// abort closes the connection with a reset: what was sent must not look whole. It never
-// waits.
-func (t *transport) abort() error {
-	if tcp, ok := t.socket.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+// CloseWrite ends our side of the connection.
+func (t *transport) CloseWrite() error {
+	if t.tls != nil {
+		if err := t.tls.CloseWrite(); err != nil {
+			return err
+		}
 	}
+	if half, ok := t.socket.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// SetLinger is that of the socket. With 0 Close sends a reset, and under TLS does not
+// say before that this is the end.
+func (t *transport) SetLinger(seconds int) error {
+	tcp, ok := t.socket.(*net.TCPConn)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	if seconds == 0 {
+		t.abrupt.Store(true)
+	}
+	return tcp.SetLinger(seconds)
+}
+
+// cut closes the socket, whatever is going on above it. It never waits.
+func (t *transport) cut() error {
 	err := t.socket.Close()
 	if !t.gone.Swap(true) {
 		t.door.leave(t.at, t.seated)

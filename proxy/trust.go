@@ -25,24 +25,29 @@ func (t trusted) has(a netip.Addr) bool {
 // an untrusted one is a claim. An entry that is no address ends the walk; then the last
 // good one stands.
 //
-// forwardedFor and forwarded are the values of X-Forwarded-For and Forwarded (RFC 7239) in
-// the order of their lines. Forwarded counts only where there is no X-Forwarded-For: the
-// proxy must write the one that it does not know away.
-func (t trusted) client(peer netip.Addr, forwardedFor, forwarded [][]byte) netip.Addr {
+// hops are the fields X-Forwarded-For and Forwarded (RFC 7239), among others, in the order
+// of their lines. Forwarded counts only where there is no X-Forwarded-For: the proxy must
+// remove the one that it does not write.
+func (t trusted) client(peer netip.Addr, hops []field) netip.Addr {
 	if !t.has(peer) {
 		return peer
 	}
-	lines, element := forwardedFor, parseHop
-	if len(lines) == 0 {
-		lines, element = forwarded, parseForwarded
+	name, read := "forwarded", parseForwarded
+	for i := range hops {
+		if equalFold(hops[i].name, "x-forwarded-for") {
+			name, read = "x-forwarded-for", parseHop
+		}
 	}
-	for i := len(lines) - 1; i >= 0; i-- {
-		for rest, more := lines[i], true; more; {
-			var entry []byte
-			if rest, entry, more = lastElement(rest); len(entry) == 0 {
+	for i := len(hops) - 1; i >= 0; i-- {
+		if !equalFold(hops[i].name, name) {
+			continue
+		}
+		for rest, more := hops[i].value, true; more; {
+			var element []byte
+			if rest, element, more = lastElement(rest); len(element) == 0 {
 				continue // a list may have empty elements (RFC 9110 §5.6.1.2)
 			}
-			hop, ok := element(entry)
+			hop, ok := read(element)
 			if !ok {
 				return peer
 			}

@@ -8,19 +8,19 @@ import (
 
 func TestTrustedClient(t *testing.T) {
 	proxies := trusted{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("192.0.2.1/32")}
-	lines := func(text string) (all [][]byte) {
-		if text == "" {
-			return nil
-		}
+	// The lines of a field are parted by "|".
+	lines := func(name, text string) (all []field) {
 		for _, l := range strings.Split(text, "|") {
-			all = append(all, []byte(l))
+			if text != "" {
+				all = append(all, field{[]byte(name), []byte(l)})
+			}
 		}
 		return all
 	}
-	// Lines of a field are parted by "|".
 	f := func(name, peer, forwardedFor, forwarded, want string) {
 		t.Helper()
-		got := proxies.client(netip.MustParseAddr(peer), lines(forwardedFor), lines(forwarded))
+		hops := append(lines("X-Forwarded-For", forwardedFor), lines("FORWARDED", forwarded)...)
+		got := proxies.client(netip.MustParseAddr(peer), append(hops, lines("Via", "1.1 10.0.0.1")...))
 		if got != netip.MustParseAddr(want) {
 			t.Errorf("%s: %s, not %s", name, got, want)
 		}
@@ -63,7 +63,7 @@ func TestTrustedClient(t *testing.T) {
 	if !(trusted{netip.MustParsePrefix("fe80::/10")}).has(netip.MustParseAddr("fe80::1%eth0")) {
 		t.Error("a zone hides an address")
 	}
-	if got := proxies.client(netip.Addr{}, lines("198.51.100.1"), nil); got.IsValid() {
+	if got := proxies.client(netip.Addr{}, lines("X-Forwarded-For", "198.51.100.1")); got.IsValid() {
 		t.Errorf("an unknown peer: %s", got)
 	}
 }
@@ -71,8 +71,8 @@ func TestTrustedClient(t *testing.T) {
 func TestTrustedClientAllocatesNothing(t *testing.T) {
 	proxies := trusted{netip.MustParsePrefix("10.0.0.0/8")}
 	peer := netip.MustParseAddr("10.0.0.1")
-	lines := [][]byte{[]byte("198.51.100.1, 10.0.0.2")}
-	if n := testing.AllocsPerRun(100, func() { proxies.client(peer, lines, nil) }); n != 0 {
+	hops := []field{{[]byte("x-forwarded-for"), []byte("198.51.100.1, 10.0.0.2")}}
+	if n := testing.AllocsPerRun(100, func() { proxies.client(peer, hops) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
