@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -8,9 +9,12 @@ import (
 	"strings"
 )
 
-// mountLocal adds what the admin door does for this machine alone: profiles, and the end.
+// mountLocal adds what the admin door does for this machine alone: what runs, reloading,
+// the end, and profiles.
 func (a *admin) mountLocal(mux *http.ServeMux) {
 	f := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, local(h)) }
+	f("GET /config", a.config)
+	f("POST /reload", a.reload)
 	f("POST /quit", a.quit)
 	f("GET /debug/pprof/", pprof.Index)
 	f("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -54,6 +58,36 @@ func loopback(address string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// config answers with what is in force.
+func (a *admin) config(w http.ResponseWriter, _ *http.Request) {
+	running := runningConfig{Settings: []runningSetting{}}
+	for _, l := range a.p.reloader.config().Flat() {
+		running.Settings = append(running.Settings, runningSetting(l))
+	}
+	writeJSON(w, http.StatusOK, running)
+}
+
+// reload answers 200 with how the files differ from what ran before, or 422 with what is
+// wrong with them.
+func (a *admin) reload(w http.ResponseWriter, _ *http.Request) {
+	changes, err := a.p.reloader.reload("POST /reload")
+	if errors.Is(err, errDraining) {
+		a.answer(w, []string{err.Error()})
+		return
+	}
+	if err != nil {
+		writeJSON(w, http.StatusUnprocessableEntity, struct {
+			OK     bool           `json:"ok"`
+			Faults []checkedFault `json:"faults"`
+		}{false, checkedFaults("", faults(err))})
+		return
+	}
+	writeJSON(w, http.StatusOK, struct {
+		OK      bool            `json:"ok"`
+		Changes []checkedChange `json:"changes"`
+	}{true, checkedChanges(changes)})
 }
 
 // quit begins the drain, as SIGTERM does.

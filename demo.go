@@ -94,7 +94,7 @@ func (d *DemoCommand) Run(ctx context.Context, e *environment) (err error) {
 	if err != nil {
 		return cannot("start the demo", err, next{})
 	}
-	p, err := assemble(ctx, e, c)
+	p, err := assemble(ctx, e, source, c)
 	if err != nil {
 		return cannot("start the demo", err, next{})
 	}

@@ -76,13 +76,14 @@ func metricsTable(t *testing.T) string {
 	t.Helper()
 	up := startUpstream(t)
 	dir := t.TempDir()
-	c, err := config.Load(config.Source{Upstream: "http://" + up.address, Flags: map[string]string{
+	source := config.Source{Upstream: "http://" + up.address, Flags: map[string]string{
 		"front.listen": "127.0.0.1:0", "admin.listen": "127.0.0.1:0", "store": "sqlite:" + filepath.Join(dir, "p.db"), "log.access": "true", "log.level": "error",
-	}})
+	}}
+	c, err := config.Load(source)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := assemble(t.Context(), newEnvironment(nil, io.Discard, io.Discard), c)
+	p, err := assemble(t.Context(), newEnvironment(nil, io.Discard, io.Discard), source, c)
 	if err != nil {
 		t.Fatal(err)
 	}

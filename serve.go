@@ -54,7 +54,7 @@ func (s *ServeCommand) Run(ctx context.Context, e *environment) error {
 		return cannot("serve", err, next{})
 	}
 	proxy.LimitMemory(e.Environ, os.DirFS("/"))
-	p, err := assemble(ctx, e, c)
+	p, err := assemble(ctx, e, source, c)
 	if err != nil {
 		return cannot("serve", err, next{})
 	}
@@ -73,6 +73,7 @@ type postern struct {
 	issuer    *issuer.Issuer // nil where issuing is off
 	access    *proxy.AccessLog
 	front     *proxy.Front
+	reloader  *reloader
 	admin     *admin
 
 	frontListener, adminListener net.Listener
@@ -84,8 +85,9 @@ type postern struct {
 }
 
 // assemble opens everything in the order in which it depends on each other. What it
-// returns holds its ports already and answers on none. After an error nothing is left open.
-func assemble(ctx context.Context, e *environment, c config.Config) (_ *postern, err error) {
+// returns holds its ports already and answers on none. c was loaded from source, and will
+// be again. After an error nothing is left open.
+func assemble(ctx context.Context, e *environment, source config.Source, c config.Config) (_ *postern, err error) {
 	p := &postern{config: c, log: e.Logger(c.Log.Format, level(c.Log.Level)), quitting: make(chan struct{})}
 	p.quit = sync.OnceFunc(func() { close(p.quitting) })
 	defer func() {
@@ -125,7 +127,7 @@ func assemble(ctx context.Context, e *environment, c config.Config) (_ *postern,
 			return nil, fmt.Errorf("make the access log: %w", err)
 		}
 	}
-	if err := p.openFront(e); err != nil {
+	if err := p.openFront(e, source); err != nil {
 		return nil, fmt.Errorf("make the front: %w", err)
 	}
 	p.admin = newAdmin(p, e.Now)
@@ -200,9 +202,9 @@ func (p *postern) identity() (url, audience string) {
 	return url, audience
 }
 
-// openFront makes the front.
-func (p *postern) openFront(e *environment) error {
-	settings, _, err := frontSettings(p.config)
+// openFront makes the front, and what gives it other settings later.
+func (p *postern) openFront(e *environment, source config.Source) error {
+	settings, digest, err := frontSettings(p.config)
 	if err != nil {
 		return err
 	}
@@ -215,8 +217,12 @@ func (p *postern) openFront(e *environment) error {
 		o.Issuer = p.issuer
 		o.Asserter = issuer.NewAsserter(p.directory, url, time.Duration(p.config.Assertion.Lifetime), e.Random)
 	}
-	p.front, err = proxy.New(o)
-	return err
+	if p.front, err = proxy.New(o); err != nil {
+		return err
+	}
+	p.reloader = newReloader(p, digest, func() (config.Config, error) { return loadConfig(e, source) }, e.Now)
+	p.closers = append(p.closers, p.reloader.close)
+	return nil
 }
 
 // serve answers until ctx ends, quit is called or a door fails, then drains.
@@ -231,6 +237,7 @@ func (p *postern) serve(ctx context.Context) error {
 	if p.issuer != nil {
 		loops.Go(func() { p.issuer.Run(ctx) })
 	}
+	loops.Go(func() { p.reloader.run(ctx) })
 	p.log.Info("serving", "front", p.frontListener.Addr().String(), "admin", p.adminListener.Addr().String(), "issuing", p.issuer != nil)
 	var err error
 	select {
@@ -253,7 +260,7 @@ func (p *postern) serve(ctx context.Context) error {
 // usual, until nobody sends more. Then nothing is accepted, what is idle is closed, and
 // what is in flight gets front.drain to finish. It reports whether some of that was cut.
 func (p *postern) drain(ctx context.Context) (late bool) {
-	c := p.config.Front
+	c := p.reloader.config().Front
 	p.draining.Store(true)
 	p.log.Info("draining", "delay", c.DrainDelay.String(), "deadline", c.Drain.String())
 	time.Sleep(time.Duration(c.DrainDelay))

@@ -181,7 +181,7 @@ func TestRow173AdminDoor(t *testing.T) {
 	s := serve(t, up, "")
 	c := s.client("")
 	token := s.goodToken(c)
-	for _, path := range []string{"/metrics", "/livez", "/readyz", "/debug/pprof/", "/quit"} {
+	for _, path := range []string{"/metrics", "/livez", "/readyz", "/debug/pprof/", "/quit", "/reload", "/config"} {
 		if r := s.do("GET", path, ""); r.status != 401 {
 			t.Errorf("GET %s through the front: %d", path, r.status)
 		}
@@ -203,7 +203,7 @@ func TestRow173AdminDoor(t *testing.T) {
 	}
 	for _, name := range []string{"postern_requests_total{", "postern_request_duration_seconds_count{", "postern_upstream_duration_seconds_count{",
 		"postern_verifications_total{", "postern_cache_hits_total", "postern_cache_misses_total", "postern_cache_bytes", "postern_tokens_issued_total 1",
-		"postern_refusals_total{reason=\"missing_token\"} 5", "postern_feed_age_seconds", "postern_build_info{", "go_goroutines", "process_resident_memory_bytes"} {
+		"postern_refusals_total{reason=\"missing_token\"} 7", "postern_feed_age_seconds", "postern_build_info{", "go_goroutines", "process_resident_memory_bytes"} {
 		if !strings.Contains(r.body, "\n"+name) {
 			t.Errorf("metrics lack %s", name)
 		}

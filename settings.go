@@ -137,3 +137,15 @@ func prefixes(all []string) []netip.Prefix {
 func accessChoice(c config.Config) proxy.AccessLogOptions {
 	return proxy.AccessLogOptions{Fields: c.Log.AccessFields, Sample: c.Log.AccessSample}
 }
+
+// keepFixed is next with those settings of running that take a restart to change.
+func keepFixed(running, next config.Config) config.Config {
+	next.Front.Listen, next.Front.ProxyProtocol = running.Front.Listen, running.Front.ProxyProtocol
+	if next.Front.TLS.Enabled() != running.Front.TLS.Enabled() {
+		next.Front.TLS = running.Front.TLS
+	}
+	next.Admin, next.Store, next.StoreFile, next.Keys = running.Admin, running.Store, running.StoreFile, running.Keys
+	next.Issuer, next.Assertion, next.Verify = running.Issuer, running.Assertion, running.Verify
+	next.Log.Access, next.Log.Format, next.Log.Level = running.Log.Access, running.Log.Format, running.Log.Level
+	return next
+}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,65 @@ import (
 	"postern/proxy"
 	"postern/secret"
 )
+
+// TestKeepFixed: what a reload applies is exactly what check --diff says of it. Every
+// setting outside lists is changed.
+func TestKeepFixed(t *testing.T) {
+	f := func(name string, running, loaded config.Config) {
+		t.Helper()
+		var restart, reload []string
+		for _, c := range config.Diff(running, loaded) {
+			if c.Restart {
+				restart = append(restart, c.Key)
+			} else {
+				reload = append(reload, c.Key)
+			}
+		}
+		if len(restart) < 15 || len(reload) < 15 {
+			t.Fatalf("%s: %d and %d changes", name, len(restart), len(reload))
+		}
+		keys := func(changes []config.Change) (all []string) {
+			for _, c := range changes {
+				all = append(all, c.Key)
+			}
+			return all
+		}
+		next := keepFixed(running, loaded)
+		if diff := cmp.Diff(restart, keys(config.Diff(next, loaded))); diff != "" {
+			t.Errorf("%s: what is kept: %s", name, diff)
+		}
+		if diff := cmp.Diff(reload, keys(config.Diff(running, next))); diff != "" {
+			t.Errorf("%s: what is applied: %s", name, diff)
+		}
+	}
+	plain := config.Default()
+	changed := plain
+	change(reflect.ValueOf(&changed).Elem())
+	f("TLS switched on", plain, changed)
+	f("TLS switched off", changed, plain)
+	again := changed
+	change(reflect.ValueOf(&again).Elem())
+	f("TLS files changed", changed, again)
+}
+
+// change makes every value of v another one; lists of sections stay.
+func change(v reflect.Value) {
+	for i := range v.NumField() {
+		switch f := v.Field(i); {
+		case !f.CanSet():
+		case f.Kind() == reflect.Struct:
+			change(f)
+		case f.Kind() == reflect.String:
+			f.SetString(f.String() + "x")
+		case f.Kind() == reflect.Bool:
+			f.SetBool(!f.Bool())
+		case f.CanInt():
+			f.SetInt(f.Int() + 1)
+		case f.Type() == reflect.TypeFor[[]string]():
+			f.Set(reflect.ValueOf(append(slices.Clone(f.Interface().([]string)), "x")))
+		}
+	}
+}
 
 // TestFrontSettings: every setting of the front and of a route arrives where it belongs.
 func TestFrontSettings(t *testing.T) {

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"postern/config"
+)
+
+// errDraining: a postern that is about to end stays as it is.
+var errDraining = errors.New("draining: this process is about to end")
+
+// reloader brings a changed configuration into a running postern: all of it that can be
+// applied, or, where anything is wrong, nothing.
+type reloader struct {
+	p    *postern
+	load func() (config.Config, error)
+	now  func() time.Time
+
+	hangup  chan os.Signal // SIGHUP
+	changed chan struct{}  // a watched file changed
+
+	mu      sync.Mutex    // one reload at a time; it guards what follows
+	running config.Config // what is applied
+	loaded  config.Config // what the files said at the last good reload, with what needs a restart
+	digest  string        // of the TLS files that are in use
+
+	failed   prometheus.Gauge
+	reloaded prometheus.Gauge
+}
+
+// newReloader makes a reloader for what p runs with. From now on SIGHUP does not end the
+// process; close gives it back its meaning.
+func newReloader(p *postern, digest string, load func() (config.Config, error), now func() time.Time) *reloader {
+	r := &reloader{
+		p: p, load: load, now: now, running: p.config, loaded: p.config, digest: digest,
+		hangup: make(chan os.Signal, 1), changed: make(chan struct{}, 1),
+		failed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "postern_config_reload_failed", Help: "1 while the configuration's files cannot be used and an older configuration is in force; else 0.",
+		}),
+		reloaded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "postern_config_reloaded_timestamp_seconds", Help: "When the configuration was last read and found good, in Unix seconds.",
+		}),
+	}
+	r.reloaded.Set(float64(now().Unix()))
+	signal.Notify(r.hangup, syscall.SIGHUP)
+	return r
+}
+
+// Collectors returns the metrics of reloading.
+func (r *reloader) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{r.failed, r.reloaded}
+}
+
+func (r *reloader) close() { signal.Stop(r.hangup) }
+
+// config returns what is applied.
+func (r *reloader) config() config.Config {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running
+}
+
+// run reloads at each SIGHUP and whenever a file that the configuration was read from
+// changes, until ctx ends.
+func (r *reloader) run(ctx context.Context) {
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	for ctx.Err() == nil {
+		r.watch(ctx, &watchers)
+	}
+}
+
+// watchBegins is when watching has surely begun: what was written to the files before is
+// looked for once more.
+const watchBegins = time.Second
+
+// watch watches the files of today's configuration until they are others, or ctx ends.
+func (r *reloader) watch(ctx context.Context, watchers *sync.WaitGroup) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	files := r.config().Files()
+	watchers.Go(func() {
+		err := config.Watch(ctx, files, func() {
+			select {
+			case r.changed <- struct{}{}:
+			default: // one reload is due already
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			r.p.log.Warn("cannot watch the configuration's files: reload with SIGHUP", "error", err)
+		}
+	})
+	early := time.NewTimer(watchBegins)
+	defer early.Stop()
+	for slices.Equal(files, r.config().Files()) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-early.C:
+			_, _ = r.reload("a changed file") // it changed before anybody watched
+		case <-r.hangup:
+			_, _ = r.reload("SIGHUP") // it logs
+		case <-r.changed:
+			_, _ = r.reload("a changed file")
+		}
+	}
+}
+
+// reload reads the configuration again, judges all of it, and applies what can be
+// applied. It returns how what the files say differs from what ran before, what needs a
+// restart included. After an error, whose parts faults tells, nothing has changed.
+func (r *reloader) reload(why string) (changes []config.Change, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.p.draining.Load() {
+		return nil, errDraining
+	}
+	changes, err = r.apply(why)
+	if err != nil {
+		r.failed.Set(1)
+		for _, fault := range faults(err) {
+			r.p.log.Error("cannot reload: the old configuration stays", "by", why, "fault", fault.Error())
+		}
+		return nil, err
+	}
+	r.failed.Set(0)
+	r.reloaded.Set(float64(r.now().Unix()))
+	return changes, nil
+}
+
+func (r *reloader) apply(why string) ([]config.Change, error) {
+	loaded, err := r.load()
+	if err != nil {
+		return nil, err
+	}
+	changes := config.Diff(r.running, loaded)
+	next := keepFixed(r.running, loaded)
+	settings, digest, err := frontSettings(next)
+	if err != nil {
+		return nil, err
+	}
+	if len(config.Diff(r.loaded, loaded)) == 0 && digest == r.digest {
+		return changes, nil
+	}
+	if err := r.p.front.Reload(settings); err != nil {
+		return nil, err
+	}
+	if r.p.access != nil {
+		if err := r.p.access.Choose(accessChoice(next)); err != nil {
+			return nil, err
+		}
+	}
+	r.running, r.loaded, r.digest = next, loaded, digest
+	applied := 0
+	for _, change := range changes {
+		if change.Restart {
+			r.p.log.Warn("needs a restart: "+change.Key, "by", why)
+			continue
+		}
+		applied++
+	}
+	for _, warning := range loaded.Warnings() {
+		r.p.log.Warn(warning)
+	}
+	r.p.log.Info("reloaded", "by", why, "applied", applied)
+	return changes, nil
+}
