@@ -53,7 +53,7 @@ func shapes(masked bool) [][]byte {
 		rawFrame(0x89, 0, masked, "Hello"), rawFrame(0x8a, 0, masked, "Hello"),
 		rawFrame(0x82, 0, masked, strings.Repeat("\x00", 256)),
 		rawFrame(0x82, 0, masked, strings.Repeat("\xff", 65536)),
-		rawFrame(0x82, 0, masked, strings.Repeat("\x88", 65537)), // 64 KiB + 1
+		rawFrame(0x82, 0, masked, strings.Repeat("\x88", 65537)),                                      // 64 KiB + 1
 		rawFrame(0x82, 0, masked, ""), rawFrame(0x82, 16, masked, ""), rawFrame(0x82, 64, masked, ""), // not shortest: the peer's to refuse
 		rawFrame(0x82, 0, masked, strings.Repeat("a", 125)), rawFrame(0x82, 0, masked, strings.Repeat("a", 126)), rawFrame(0x82, 0, masked, strings.Repeat("a", 65535)),
 		rawFrame(0xc1, 0, masked, "compressed"), rawFrame(0xb3, 0, masked, "reserved"),
