@@ -43,10 +43,20 @@ type end struct {
 	until  time.Time // when the connections are closed anyway
 }
 
-// tunnelPeer is one side of a tunnel. What was read of it and not yet used comes first out of reader.
+// tunnelPeer is one side of a tunnel. first is what was read of it before, and is read first.
 type tunnelPeer struct {
 	net.Conn
-	reader io.Reader
+	first []byte
+}
+
+// Read reads what came before the tunnel, and then from the connection.
+func (p *tunnelPeer) Read(b []byte) (int, error) {
+	if len(p.first) == 0 {
+		return p.Conn.Read(b)
+	}
+	n := copy(b, p.first)
+	p.first = p.first[n:]
+	return n, nil
 }
 
 type tunnelOptions struct {
@@ -85,7 +95,7 @@ type lost struct {
 	err     error
 }
 
-func newTunnel(client, upstream tunnelPeer, o tunnelOptions) *tunnel {
+func newTunnel(client, upstream *tunnelPeer, o tunnelOptions) *tunnel {
 	t := &tunnel{
 		o: o, wanted: make(chan end, 1), carried: make(chan bool, 1), ended: make(chan lost, 2), ending: make(chan struct{}),
 	}
@@ -192,7 +202,7 @@ var errPanicked = errors.New("a tunnel panicked")
 // flow is one direction of a tunnel. It alone reads from and writes to.
 type flow struct {
 	t           *tunnel
-	from, to    tunnelPeer
+	from, to    *tunnelPeer
 	masked      bool // what goes this way is a client's
 	why, across ending
 	frames      frames // of what was read
@@ -267,7 +277,7 @@ func (f *flow) read() ([]byte, error) {
 	if f.big != nil {
 		room = f.big[:]
 	}
-	n, err := f.from.reader.Read(room)
+	n, err := f.from.Read(room)
 	f.more = n == len(room)
 	return room[:n], err
 }

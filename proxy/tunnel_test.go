@@ -32,7 +32,7 @@ func startTunnel(t *testing.T, change func(*tunnelOptions)) *link {
 	client, nearClient := tcpPair(t)
 	upstream, nearUpstream := tcpPair(t)
 	l := &link{t: t, client: client, upstream: upstream, ended: make(chan ending, 1)}
-	l.tunnel = newTunnel(tunnelPeer{nearClient, nearClient}, tunnelPeer{nearUpstream, nearUpstream}, o)
+	l.tunnel = newTunnel(&tunnelPeer{Conn: nearClient}, &tunnelPeer{Conn: nearUpstream}, o)
 	var running sync.WaitGroup
 	running.Go(func() { l.ended <- l.tunnel.run() })
 	t.Cleanup(func() {
