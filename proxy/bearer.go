@@ -14,6 +14,20 @@ func (f *Front) bearer(x *exchange) (raw []byte, refusal answer.Refusal, ok bool
 	if h.authorizations > 1 {
 		return nil, x.invalidRequest("send one Authorization field"), false
 	}
+	if raw = x.socket.token; raw == nil {
+		if raw, refusal, ok = x.authorization(); !ok {
+			return nil, refusal, false
+		}
+	}
+	if hasParameter(h.query, "access_token") { // RFC 6750 §2: one method in one request
+		return nil, x.invalidRequest("send the access token in one place"), false
+	}
+	return raw, answer.Refusal{}, true
+}
+
+// authorization takes the token out of Authorization.
+func (x *exchange) authorization() (raw []byte, refusal answer.Refusal, ok bool) {
+	h := &x.head
 	value := h.authorization
 	scheme := 0
 	for scheme < len(value) && tokenBytes[value[scheme]] {
@@ -25,9 +39,6 @@ func (f *Front) bearer(x *exchange) (raw []byte, refusal answer.Refusal, ok bool
 	raw = bytes.TrimLeft(value[scheme:], " ")
 	if len(raw) == len(value)-scheme || !oneToken(raw) {
 		return nil, x.invalidRequest("send one access token: Authorization: Bearer <token>"), false
-	}
-	if hasParameter(h.query, "access_token") { // RFC 6750 §2: one method in one request
-		return nil, x.invalidRequest("send the access token in one place"), false
 	}
 	return raw, answer.Refusal{}, true
 }

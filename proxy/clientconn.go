@@ -292,6 +292,18 @@ func (c *clientConn) Write(p []byte) (n int, err error) {
 	}
 }
 
+// detach hands over what was read of the connection and is not used yet: whoever gets it
+// reads and writes the transport from now on.
+func (c *clientConn) detach() []byte {
+	var rest []byte
+	if c.buffer != nil {
+		rest = bytes.Clone(c.buffer.b[c.start:c.end])
+	}
+	c.start, c.end, c.headEnd = 0, 0, 0
+	c.giveBuffer()
+	return rest
+}
+
 // SetDeadline does nothing: the deadlines are kept here, not by fasthttp.
 func (c *clientConn) SetDeadline(time.Time) error { return nil }
 

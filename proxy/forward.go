@@ -96,7 +96,7 @@ func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (be
 			return true, f.answer(ctx, x, c, n, keep && wrote == nil)
 		}
 		if n.status == fasthttp.StatusSwitchingProtocols {
-			return true, errAnswer // nobody asked
+			return true, f.upgrade(ctx, x, c, n)
 		}
 		if _, err := c.reader.Discard(n.size); err != nil { // 1xx: not passed on
 			return true, err

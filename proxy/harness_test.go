@@ -274,7 +274,7 @@ func (f *fixture) metrics() map[string]float64 {
 				labels = append(labels, l.GetName()+"="+l.GetValue())
 			}
 			name := family.GetName() + "{" + strings.Join(labels, ",") + "}"
-			all[name] = m.GetCounter().GetValue()
+			all[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			if h := m.GetHistogram(); h != nil {
 				all[name] = float64(h.GetSampleCount())
 			}

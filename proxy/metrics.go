@@ -23,6 +23,9 @@ type metrics struct {
 	retries  *prometheus.CounterVec
 	pools    *poolMetrics
 
+	sockets       *prometheus.GaugeVec
+	socketsClosed *prometheus.CounterVec
+
 	// Children that were resolved already, so that a request takes no label look-up.
 	none      *routeMetrics
 	perReason [answer.Count]prometheus.Counter
@@ -52,6 +55,12 @@ func newMetrics() *metrics {
 		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "postern_upstream_duration_seconds", Help: "Time from sending a request to the head of the upstream's answer and its buffered content.", Buckets: buckets,
 		}, []string{"route"}),
+		sockets: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "postern_websockets", Help: "WebSockets that are open.",
+		}, []string{"route"}),
+		socketsClosed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_websockets_closed_total", Help: "WebSockets that ended, by who or what ended them.",
+		}, []string{"route", "reason"}),
 	}
 	m.retries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "postern_upstream_retries_total", Help: "Requests that were sent to an upstream once more, within the budget.",
@@ -78,7 +87,7 @@ func (m *metrics) route(name string) *routeMetrics {
 // Collectors returns the front's metrics for main to register.
 func (f *Front) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{f.metrics.requests, f.metrics.refusals, f.metrics.duration, f.metrics.upstream,
-		f.metrics.retries, f.metrics.pools, f.doorMetrics.connections, f.doorMetrics.refused}
+		f.metrics.retries, f.metrics.pools, f.metrics.sockets, f.metrics.socketsClosed, f.doorMetrics.connections, f.doorMetrics.refused}
 }
 
 // count adds one request and returns the counter's route.

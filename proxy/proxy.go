@@ -65,6 +65,7 @@ type Front struct {
 	random     func() uint64 // for choosing
 
 	connections connections
+	sockets     sockets
 	draining    atomic.Bool // answers close their connections
 	doorMetrics *doorMetrics
 	memory      *memoryGuard
@@ -108,6 +109,7 @@ func New(o Options) (*Front, error) {
 	}
 	f.state.Store(s)
 	f.pool.New = func() any { return newExchange(f) }
+	f.sockets.buffers.New = func() any { return new([tunnelPiece]byte) }
 	f.server = &fasthttp.Server{
 		Handler:               f.handle,
 		Logger:                slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
@@ -218,6 +220,7 @@ func (f *Front) Shutdown(ctx context.Context) error {
 	}
 	f.draining.Store(true)
 	f.connections.closeWaiting(false)
+	f.sockets.drain()
 	err := f.server.ShutdownWithContext(ctx)
 	if l != nil {
 		_ = l.Close() // fasthttp closes it only once it accepts from it
@@ -225,6 +228,7 @@ func (f *Front) Shutdown(ctx context.Context) error {
 	if err != nil {
 		f.connections.closeWaiting(true)
 	}
+	f.sockets.wait()
 	f.state.Load().pools.end(nil)
 	close(f.stop)
 	f.running.Wait()

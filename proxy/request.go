@@ -25,7 +25,8 @@ type exchange struct {
 	head      head
 	route     *route // nil until one is found
 	who       directory.Principal
-	known     bool // who is asking
+	known     bool   // who is asking
+	raw       []byte // the token that says so; it aliases the head
 	requestID []byte
 	peer      netip.Addr // whose request it is: the client's address, as far as we know
 	hop       netip.Addr // the other end of the connection, which may be a proxy's
@@ -36,7 +37,8 @@ type exchange struct {
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
 	piece  []byte // scratch
 	stream answerStream
-	taken  taken // what it has of its upstream's pool; no endpoint: nothing
+	taken  taken     // what it has of its upstream's pool; no endpoint: nothing
+	socket handshake // where it asks to become a WebSocket
 
 	ours           bool // a route of our own
 	upstreamStatus int
@@ -123,6 +125,11 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 	if refusal, ok = f.findRoute(x); !ok {
 		return refusal, false
 	}
+	if x.socket.asked = x.asksWebSocket(); x.socket.asked {
+		if refusal, ok = x.openSocket(); !ok {
+			return refusal, false
+		}
+	}
 	if x.route.Access == Public {
 		return refusal, true
 	}
@@ -139,7 +146,7 @@ func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
 	if err != nil {
 		return f.unverified(err, x), false
 	}
-	x.who, x.known = who, true
+	x.who, x.known, x.raw = who, true, raw
 	if !who.Client.InForce(registry.At(x.started)) {
 		return answer.Refusal{Reason: answer.ForbiddenAgreement}, false
 	}

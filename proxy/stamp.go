@@ -43,6 +43,9 @@ func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
 	if x.route.PassAuthorization && h.authorizations == 1 {
 		dst = appendField(dst, "Authorization: ", h.authorization)
 	}
+	if x.socket.asked {
+		dst = append(dst, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
+	}
 	dst = appendForwarding(dst, x, host)
 	if who != nil {
 		dst = x.state.stamps.append(dst, who)

@@ -129,13 +129,16 @@ func (t *tunnel) run() ending {
 		_ = f.from.SetReadDeadline(time.Unix(1, 0))
 	}
 	over := time.AfterFunc(time.Until(t.end.until), func() { // whoever hangs in a write
-		_, _ = t.up.from.Close(), t.down.from.Close()
+		t.close()
 	})
 	flows.Wait()
 	over.Stop()
-	_, _ = t.up.from.Close(), t.down.from.Close()
+	t.close()
 	return t.end.why
 }
+
+// close closes both connections.
+func (t *tunnel) close() { _, _ = t.up.from.Close(), t.down.from.Close() }
 
 // wait returns when the tunnel has to end.
 func (t *tunnel) wait(begun time.Time) end {
@@ -218,7 +221,7 @@ type flow struct {
 func (f *flow) run() {
 	defer func() {
 		if recover() != nil { // nobody can follow the frames any more
-			_, _ = f.from.Close(), f.to.Close()
+			f.t.close()
 			f.t.lost(lost{flow: f, err: errPanicked})
 		}
 		f.quiet()
@@ -233,14 +236,14 @@ func (f *flow) run() {
 		}
 		if len(p) > 0 {
 			f.t.active.Store(time.Now().UnixNano())
+			f.carry(p) // first: the answer to a Close that went out may be carried before this one goes on
 			if failure := f.write(p); failure != nil {
 				f.mute = true
 				f.t.lost(lost{flow: f, writing: true, err: failure})
 				<-f.t.ending
-				f.finish(p, err)
+				f.finish(nil, err)
 				return
 			}
-			f.carry(p)
 		}
 		if err != nil {
 			f.t.lost(lost{flow: f, err: err})
@@ -251,7 +254,7 @@ func (f *flow) run() {
 	}
 }
 
-// carry follows what went through.
+// carry follows what goes through.
 func (f *flow) carry(p []byte) {
 	before := f.frames.closed
 	f.frames.follow(p)
@@ -290,7 +293,7 @@ func (f *flow) quiet() {
 }
 
 func (f *flow) write(p []byte) error {
-	if now := time.Now(); now.Sub(f.renewed) > renewal(f.t.o.write) {
+	if now := time.Now(); now.Sub(f.renewed) > min(time.Second, f.t.o.write/4) {
 		f.renewed = now
 		if err := f.to.SetWriteDeadline(now.Add(f.t.o.write)); err != nil {
 			return err
@@ -310,7 +313,7 @@ func (f *flow) finish(p []byte, err error) {
 		if err != nil && !isTimeout(err) {
 			t.gone.Store(true)
 			if t.closes.Load() == 2 { // there is nothing to wait for
-				_, _ = f.from.Close(), f.to.Close()
+				t.close()
 			}
 			return
 		}

@@ -170,6 +170,18 @@ func TestTunnelHandshakeIsBounded(t *testing.T) {
 	l.endsAs(endClient)
 }
 
+// TestTunnelStopAfterClose: whoever has got a Close frame gets no other.
+func TestTunnelStopAfterClose(t *testing.T) {
+	t.Parallel()
+	l := startTunnel(t, nil)
+	l.says(l.client, rawFrame(0x88, 0, true, ""))
+	l.gets(l.upstream, rawFrame(0x88, 0, true, ""))
+	l.tunnel.stop(endDrain, closeGoingAway, "")
+	l.getsClose(l.client, false, closeGoingAway)
+	l.getsNothing(l.upstream)
+	l.endsAs(endDrain)
+}
+
 // TestTunnelStop says Close to both, masked to the upstream, and waits for what they answer.
 func TestTunnelStop(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,169 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"postern/registry"
+	"postern/token"
+)
+
+// socketLook is how often an open WebSocket's token is verified again.
+const socketLook = time.Second
+
+// sockets are the WebSockets of a front that are open.
+type sockets struct {
+	buffers sync.Pool // of *[tunnelPiece]byte
+
+	mu       sync.Mutex
+	open     map[*tunnel]struct{}
+	draining bool
+	closed   bool
+	running  sync.WaitGroup
+}
+
+// add is false when the front is shut down.
+func (s *sockets) add(t *tunnel) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.open == nil {
+		s.open = map[*tunnel]struct{}{}
+	}
+	s.open[t] = struct{}{}
+	s.running.Add(1)
+	if s.draining {
+		t.drain()
+	}
+	return true
+}
+
+func (s *sockets) remove(t *tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, t)
+	s.running.Done()
+}
+
+// drain ends those that are open and those to come. It does not wait.
+func (s *sockets) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	for t := range s.open {
+		t.drain()
+	}
+}
+
+func (t *tunnel) drain() { t.stop(endDrain, closeGoingAway, "the server is going away") }
+
+// wait returns when all have ended: after drain that is soon.
+func (s *sockets) wait() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// upgrade makes a WebSocket of the client's connection and c, whose next bytes are the
+// upstream's 101. Nothing of what the client sent behind its request has gone to c so far.
+func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n answerHeadInfo) error {
+	if !x.socket.asked {
+		return errAnswer // nobody asked
+	}
+	res := &ctx.Response
+	err := res.Header.Read(c.reader)
+	if err != nil || !x.socket.accepts(&res.Header) {
+		res.Reset()
+		return fmt.Errorf("%w: it does not fit the WebSocket handshake", errAnswer)
+	}
+	x.stream.names = n.drop
+	for _, name := range x.stream.names {
+		res.Header.Del(name)
+	}
+	res.Header.ResetConnectionClose()
+	res.Header.Set("Connection", "Upgrade")
+	res.Header.Set("Upgrade", "websocket")
+	x.upstreamStatus = n.status
+
+	head, client, name := res.Header.AppendBytes(nil), x.client, x.route.Name
+	first, err := c.reader.Peek(c.reader.Buffered())
+	if err != nil {
+		return err
+	}
+	t := newTunnel(&tunnelPeer{Conn: client.Conn}, &tunnelPeer{Conn: c.Conn, first: bytes.Clone(first)}, tunnelOptions{
+		idle: x.route.WebSocket.Idle, lifetime: x.route.WebSocket.Lifetime, write: x.state.WriteTimeout,
+		every: socketLook, valid: f.stillValid(x), random: f.options.Random, buffers: &f.sockets.buffers,
+	})
+	if !f.sockets.add(t) {
+		return errors.New("the front is shut down")
+	}
+	// From here on the tunnel has the connection, as one of the requests that are at its endpoint.
+	has, pool := x.taken, x.route.upstream
+	x.taken = taken{}
+	if has.probe { // it has told what it was to find out
+		has.probe = false
+		has.endpoint.probing.Store(false)
+	}
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(func(net.Conn) {
+		defer f.sockets.remove(t)
+		defer pool.drop(has)
+		f.serveSocket(t, client, head, name)
+	})
+	return nil
+}
+
+// serveSocket sends the answer's head to the client and carries until the WebSocket ends.
+// fasthttp closes the client's connection behind it.
+func (f *Front) serveSocket(t *tunnel, client *clientConn, head []byte, route string) {
+	f.metrics.sockets.WithLabelValues(route).Inc()
+	why := endFailed
+	defer func() {
+		if p := recover(); p != nil {
+			f.options.Log.Error("panic while carrying a WebSocket", "panic", p, "stack", string(debug.Stack()))
+		}
+		f.metrics.sockets.WithLabelValues(route).Dec()
+		f.metrics.socketsClosed.WithLabelValues(route, string(why)).Inc()
+	}()
+	t.up.from.first = client.detach()
+	if _, err := client.Write(head); err != nil {
+		why = endClient
+		t.close()
+		return
+	}
+	why = t.run()
+}
+
+// stillValid makes the question whether the token that the WebSocket began with is good; nil
+// where there is none. A fault of ours is no reason to end it.
+func (f *Front) stillValid(x *exchange) func() bool {
+	if !x.known {
+		return nil
+	}
+	raw := bytes.Clone(x.raw)
+	return func() (valid bool) {
+		defer func() {
+			if p := recover(); p != nil {
+				f.options.Log.Error("panic while verifying a token again", "panic", p, "stack", string(debug.Stack()))
+				valid = true
+			}
+		}()
+		now := f.now()
+		who, err := f.options.Verifier.Verify(raw, now)
+		if err != nil {
+			_, invalid := errors.AsType[token.Invalid](err)
+			return !invalid
+		}
+		return who.Client.InForce(registry.At(now))
+	}
+}
