@@ -41,9 +41,7 @@ func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 			return err
 		}
 		x.route.metrics.retries.Inc()
-		if before = err; !stale { // else the endpoint is well, as far as anybody knows
-			avoid = t.endpoint
-		}
+		before, avoid = err, t.endpoint
 	}
 }
 
