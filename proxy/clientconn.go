@@ -89,6 +89,9 @@ func newClientConn(f *Front, conn net.Conn) *clientConn {
 		c.raw, c.peer, c.secure = t.raw, t.peer, t.tls != nil
 		c.direct = c.raw != nil && !c.secure
 	}
+	if c.raw != nil {
+		boundUnsent(c.raw)
+	}
 	c.read = func(fd uintptr) bool {
 		if c.buffer == nil {
 			c.takeBuffer()

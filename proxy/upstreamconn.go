@@ -42,6 +42,9 @@ func newUpstreamConn(conn net.Conn) *upstreamConn {
 	if s, ok := conn.(syscall.Conn); ok {
 		c.raw, _ = s.SyscallConn()
 	}
+	if c.raw != nil {
+		boundUnsent(c.raw)
+	}
 	c.look = func(fd uintptr) {
 		var one [1]byte
 		_, _, c.seen = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)

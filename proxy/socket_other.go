@@ -14,3 +14,6 @@ func hungUp(raw syscall.RawConn) (gone bool) {
 	})
 	return gone || err != nil
 }
+
+// boundUnsent does nothing here.
+func boundUnsent(syscall.RawConn) {}
