@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,10 +29,11 @@ type reloader struct {
 	hangup  chan os.Signal // SIGHUP
 	changed chan struct{}  // a watched file changed
 
-	mu      sync.Mutex    // one reload at a time; it guards what follows
-	running config.Config // what is applied
-	loaded  config.Config // what the files said at the last good reload, with what needs a restart
-	digest  string        // of the TLS files that are in use
+	running atomic.Pointer[config.Config] // what is applied
+
+	mu     sync.Mutex    // one reload at a time; it guards what follows
+	loaded config.Config // what the files said at the last good reload, with what needs a restart
+	digest string        // of the TLS files that are in use
 
 	failed   prometheus.Gauge
 	reloaded prometheus.Gauge
@@ -41,7 +43,7 @@ type reloader struct {
 // process; close gives it back its meaning.
 func newReloader(p *postern, digest string, load func() (config.Config, error), now func() time.Time) *reloader {
 	r := &reloader{
-		p: p, load: load, now: now, running: p.config, loaded: p.config, digest: digest,
+		p: p, load: load, now: now, loaded: p.config, digest: digest,
 		hangup: make(chan os.Signal, 1), changed: make(chan struct{}, 1),
 		failed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "postern_config_reload_failed", Help: "1 while the configuration's files cannot be used and an older configuration is in force; else 0.",
@@ -50,6 +52,7 @@ func newReloader(p *postern, digest string, load func() (config.Config, error), 
 			Name: "postern_config_reloaded_timestamp_seconds", Help: "When the configuration was last read and found good, in Unix seconds.",
 		}),
 	}
+	r.running.Store(&p.config)
 	r.reloaded.Set(float64(now().Unix()))
 	signal.Notify(r.hangup, syscall.SIGHUP)
 	return r
@@ -62,12 +65,8 @@ func (r *reloader) Collectors() []prometheus.Collector {
 
 func (r *reloader) close() { signal.Stop(r.hangup) }
 
-// config returns what is applied.
-func (r *reloader) config() config.Config {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.running
-}
+// config returns what is applied. It waits for no reload.
+func (r *reloader) config() config.Config { return *r.running.Load() }
 
 // run reloads at each SIGHUP and whenever a file that the configuration was read from
 // changes, until ctx ends.
@@ -142,8 +141,8 @@ func (r *reloader) apply(why string) ([]config.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := config.Diff(r.running, loaded)
-	next := keepFixed(r.running, loaded)
+	changes := config.Diff(r.config(), loaded)
+	next := keepFixed(r.config(), loaded)
 	settings, digest, err := frontSettings(next)
 	if err != nil {
 		return nil, err
@@ -159,7 +158,8 @@ func (r *reloader) apply(why string) ([]config.Change, error) {
 			return nil, err
 		}
 	}
-	r.running, r.loaded, r.digest = next, loaded, digest
+	r.running.Store(&next)
+	r.loaded, r.digest = loaded, digest
 	applied := 0
 	for _, change := range changes {
 		if change.Restart {

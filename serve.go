@@ -36,7 +36,8 @@ type ServeCommand struct {
 
 // Help gives examples.
 func (ServeCommand) Help() string {
-	return example("postern serve --config postern.yaml", "postern serve --upstream http://127.0.0.1:3000")
+	return "SIGHUP reads the configuration again; SIGTERM finishes what is in flight and ends, a second one ends at once.\n\n" +
+		example("postern serve --config postern.yaml", "postern serve --upstream http://127.0.0.1:3000")
 }
 
 // Run serves until ctx ends, then drains.
