@@ -228,6 +228,8 @@ func TestRow128LimitOfOneAddress(t *testing.T) {
 	p.turnedAway(p.dial("127.0.0.2"))
 	p.limits.Store(&doorLimits{connections: 100})
 	p.served(p.dial("127.0.0.2"))
+	p.door.mu.Lock()
+	defer p.door.mu.Unlock()
 	if n := len(p.door.by); n != 2 {
 		t.Errorf("%d addresses are counted", n)
 	}

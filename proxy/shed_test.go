@@ -230,6 +230,51 @@ func TestRow171Descriptors(t *testing.T) {
 	})
 }
 
+// TestRow171DescriptorsOfAFront: a front lets in whom it can serve, with a connection to
+// the upstream for each.
+func TestRow171DescriptorsOfAFront(t *testing.T) {
+	const places = 10
+	_, out := child(t, nil, func(in *bufio.Scanner) {
+		limit := syscall.Rlimit{Cur: spareDescriptors + 2*places, Max: spareDescriptors + 2*places}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		f := start(t)
+		fmt.Println("address", f.address)
+		in.Scan() // to the end of the test
+		if n := f.metrics()["postern_connections_refused_total{reason=descriptors}"]; n < places {
+			t.Errorf("%v refused", n)
+		}
+	})
+	if out == nil {
+		return
+	}
+	f := &fixture{t: t, address: says(t, out, "address")}
+	asks := func() (*connection, int) {
+		c := f.dial().send(get("/a", as(callerA)))
+		return c, c.read("GET").status()
+	}
+	var inside []*connection
+	for i := range 2 * places {
+		c, status := asks()
+		if want := map[bool]int{true: 200, false: 503}[i < places]; status != want {
+			t.Fatalf("connection %d: %d, not %d", i, status, want)
+		}
+		inside = append(inside, c)
+	}
+	for _, c := range inside[:places] {
+		if m := c.send(get("/a", as(callerA))).read("GET"); m.status() != 200 {
+			t.Errorf("answered %q", m.raw)
+		}
+		_ = c.Close()
+	}
+	until(t, "it serves again", func() bool {
+		c, status := asks()
+		_ = c.Close()
+		return status == 200
+	})
+}
+
 // TestRow171Memory: of 128 MiB more than 90 % live. New connections are told so until it
 // is less; those inside are served.
 func TestRow171Memory(t *testing.T) {
