@@ -169,8 +169,13 @@ func serveOn(t *testing.T, up *upstream, store, more string) *served {
 	if more == "" {
 		more = "routes:\n  - {name: public, path: /public, upstream: [\"{upstream}\"], access: public}\n  - {name: api, path: /, upstream: [\"{upstream}\"]}\n"
 	}
-	text := "front: {listen: \"127.0.0.1:0\", drain: 10s}\nadmin: {listen: \"127.0.0.1:0\"}\nstore: " + s.store + "\n" +
-		strings.ReplaceAll(more, "{upstream}", "http://"+up.address)
+	front, fixed := "front: {", "listen: \"127.0.0.1:0\", drain: 10s"
+	if i := strings.Index(more, front); i >= 0 { // what more says of the front
+		more = more[:i] + front + fixed + ", " + more[i+len(front):]
+	} else {
+		more = front + fixed + "}\n" + more
+	}
+	text := "admin: {listen: \"127.0.0.1:0\"}\nstore: " + s.store + "\n" + strings.ReplaceAll(more, "{upstream}", "http://"+up.address)
 	if err := os.WriteFile(s.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ import (
 
 // interopIssuer is a configuration with one setting of the issuer, and everything behind an access token.
 func interopIssuer(setting string) string {
-	return "issuer: {" + setting + "}\nroutes:\n  - {name: api, path: /, upstream: [\"{upstream}\"]}\n"
+	return "issuer: {" + setting + "}\nroutes:\n  - {name: api, path: /, upstream: [\"{upstream}\"], assertion: {enabled: true, audience: tracks}}\n"
 }
 
 // TestInteropOAuth2 is Go's own OAuth client in each of its styles: it gets a token, uses
@@ -114,16 +114,16 @@ func issued(t *testing.T, algorithm string) issuance {
 	if r := s.get("/", token.AccessToken); r.status != 200 {
 		t.Fatalf("%d %s", r.status, r.body)
 	}
-	return issuance{s, algorithm, c, token.AccessToken, forgeries(t, algorithm, token.AccessToken)}
+	return issuance{s, algorithm, c, token.AccessToken, forgeries(t, algorithm, "at+jwt", token.AccessToken)}
 }
 
 // forgeries of a token: every verifier must refuse them, and for the signature alone,
 // since nothing else is wrong with them.
-func forgeries(t *testing.T, algorithm, good string) map[string]string {
+func forgeries(t *testing.T, algorithm, typ, good string) map[string]string {
 	t.Helper()
 	claims := jwt.MapClaims{}
 	parsed, parts, err := jwt.NewParser().ParseUnverified(good, claims)
-	if err != nil || parsed.Header["alg"] != algorithm || parsed.Header["typ"] != "at+jwt" {
+	if err != nil || parsed.Header["alg"] != algorithm || parsed.Header["typ"] != typ {
 		t.Fatalf("%v: %v", err, parsed)
 	}
 	var key crypto.Signer
@@ -226,6 +226,55 @@ func TestInteropVerifiers(t *testing.T) {
 	}
 }
 
+// TestInteropAssertion is an upstream that checks X-Postern-Assertion with such libraries.
+func TestInteropAssertion(t *testing.T) {
+	for _, algorithm := range []string{"ES256", "RS256", "EdDSA"} {
+		i := issued(t, algorithm)
+		access := i.token
+		content := i.get("/v1/tracks", access).body
+		m := regexp.MustCompile(`\r\nX-Postern-Assertion: (\S+)\r\n`).FindAllStringSubmatch(content, -1)
+		if len(m) != 1 {
+			t.Fatalf("the upstream got %s", content)
+		}
+		if again := i.get("/v1/tracks", access).body; !strings.Contains(again, m[0][0]) {
+			t.Errorf("%s: another assertion for the next request: %s", algorithm, again)
+		}
+		i.token = m[0][1]
+		i.forged = forgeries(t, algorithm, "postern-assertion+jwt", i.token)
+		if r := i.get("/v1/tracks", i.token); r.status != 401 {
+			t.Errorf("%s: the front takes an assertion for an access token: %d", algorithm, r.status)
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		keys, err := keyfunc.NewDefaultCtx(ctx, []string{i.front + "/.well-known/jwks.json"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.judge(t, "keyfunc and golang-jwt", func(raw string) (any, error) {
+			claims := jwt.MapClaims{}
+			_, err := jwt.ParseWithClaims(raw, claims, keys.Keyfunc, jwt.WithValidMethods([]string{algorithm}),
+				jwt.WithIssuer(i.front), jwt.WithAudience("tracks"), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding())
+			return claims["client_id"], err
+		})
+		cancel()
+
+		set, err := jwk.Fetch(t.Context(), i.front+"/.well-known/jwks.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.judge(t, "jwx", func(raw string) (any, error) {
+			parsed, err := jwxt.Parse([]byte(raw), jwxt.WithKeySet(set), jwxt.WithIssuer(i.front), jwxt.WithAudience("tracks"),
+				jwxt.WithRequiredClaim("exp"), jwxt.WithRequiredClaim("tid"))
+			if err != nil {
+				return nil, err
+			}
+			var id string
+			err = parsed.Get("client_id", &id)
+			return id, err
+		})
+	}
+}
+
 // TestInteropNode runs a script for each library of Node in testdata/node. The libraries are
 // installed once, as the lock file has them, without running anything of theirs.
 func TestInteropNode(t *testing.T) {
@@ -263,6 +312,7 @@ func TestInteropNode(t *testing.T) {
 	f("simple-oauth2", es256, "token header", "revoke header", "invalid_client header", "token body", "revoke body", "invalid_client body")
 	for _, i := range []issuance{es256, rs256, eddsa} {
 		f("jose", i, i.algorithm)
+		f("assertion", i, "assertion", i.algorithm)
 		f("express-oauth2-jwt-bearer", i, i.algorithm)
 	}
 }

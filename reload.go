@@ -153,6 +153,7 @@ func (r *reloader) apply(why string) ([]config.Change, error) {
 	if err := r.p.front.Reload(settings); err != nil {
 		return nil, err
 	}
+	r.p.verifier.ExpectAssertions(audiences(settings))
 	if r.p.access != nil {
 		if err := r.p.access.Choose(accessChoice(next)); err != nil {
 			return nil, err

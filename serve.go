@@ -209,6 +209,7 @@ func (p *postern) openFront(e *environment, source config.Source) error {
 	if err != nil {
 		return err
 	}
+	p.verifier.ExpectAssertions(audiences(settings))
 	o := proxy.Options{
 		Settings: settings, Verifier: p.verifier, ProxyProtocol: p.config.Front.ProxyProtocol,
 		Now: e.Now, Random: e.Random, Log: p.log, Access: p.access,

@@ -50,6 +50,17 @@ func frontSettings(c config.Config) (s proxy.Settings, digest string, err error)
 	return s, strings.Join(identities, " "), nil
 }
 
+// audiences is how many audiences the routes of s have assertions for.
+func audiences(s proxy.Settings) int {
+	all := map[string]bool{}
+	for _, r := range s.Routes {
+		if r.Assertion != nil {
+			all[r.Assertion.Audience] = true
+		}
+	}
+	return len(all)
+}
+
 // frontRoute is one route. What it leaves empty follows from c.
 func frontRoute(c config.Config, r config.Route) (proxy.Route, error) {
 	upstream, err := frontUpstream(r)

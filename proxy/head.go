@@ -80,6 +80,14 @@ func (h *head) check(raw []byte, s *state) (refusal answer.Refusal, ok bool) {
 		return answer.Refusal{Reason: answer.InvalidRequest, Status: fasthttp.StatusHTTPVersionNotSupported,
 			Message: "use HTTP/1.1", Close: true}, false
 	}
+	if refusal, ok = h.checkMethod(); !ok {
+		return refusal, false
+	}
+	return h.checkTarget()
+}
+
+// checkMethod refuses what no route can have.
+func (h *head) checkMethod() (refusal answer.Refusal, ok bool) {
 	switch string(h.method) {
 	case "CONNECT":
 		return answer.Refusal{Reason: answer.MethodNotAllowed, Status: fasthttp.StatusNotImplemented,
@@ -87,7 +95,7 @@ func (h *head) check(raw []byte, s *state) (refusal answer.Refusal, ok bool) {
 	case "TRACE":
 		return answer.Refusal{Reason: answer.MethodNotAllowed, Allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", Close: true}, false
 	}
-	return h.checkTarget()
+	return refusal, true
 }
 
 // requestLine reads "method SP request-target SP HTTP-version" (RFC 9112 §3), with one

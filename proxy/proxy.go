@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -142,9 +143,12 @@ func (f *Front) newState(s Settings, old *state) (*state, error) {
 		if r.Access != Public && f.options.Verifier == nil {
 			return nil, fmt.Errorf("route %q needs a verifier", r.Name)
 		}
+		if r.Assertion != nil && f.options.Asserter == nil {
+			return nil, fmt.Errorf("route %q needs an asserter", r.Name)
+		}
 		r.metrics = f.metrics.route(r.Name)
 	}
-	classifier, err := newClassifier(append(DefaultHeaders().all(), s.Headers.all()...))
+	classifier, err := newClassifier(slices.Concat(DefaultHeaders().all(), s.Headers.all(), []string{assertionField}))
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ type exchange struct {
 	who       directory.Principal
 	known     bool   // who is asking
 	raw       []byte // the token that says so; it aliases the head
+	assertion string // for the route's upstream; "": none
 	requestID []byte
 	peer      netip.Addr // whose request it is: the client's address, as far as we know
 	hop       netip.Addr // the other end of the connection, which may be a proxy's
@@ -40,7 +41,11 @@ type exchange struct {
 	taken  taken     // what it has of its upstream's pool; no endpoint: nothing
 	socket handshake // where it asks to become a WebSocket
 
-	ours           bool // a route of our own
+	ours     bool // a route of our own
+	deciding bool // a gateway asks; head is what it asks about
+	gateway  gateway
+	asked    []byte // the method of its own request
+
 	upstreamStatus int
 	upstreamTook   time.Duration
 	attempts       int
@@ -83,6 +88,8 @@ func (f *Front) handle(ctx *fasthttp.RequestCtx) {
 	defer f.rescue(ctx, x)
 	refusal, ok := f.judge(x)
 	switch {
+	case x.deciding:
+		f.decide(ctx, x, refusal, ok)
 	case !ok:
 		f.refuse(ctx, x, refusal)
 	case x.ours:
@@ -118,6 +125,11 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 		return loopDetected(), false
 	}
 	x.client.begin(h)
+	if x.state.decides(h.path) {
+		if refusal, ok = f.original(x); !ok {
+			return refusal, false
+		}
+	}
 	if f.options.Issuer != nil && f.options.Issuer.Owns(h.path) {
 		x.ours = true
 		return refusal, true
@@ -125,7 +137,7 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 	if refusal, ok = f.findRoute(x); !ok {
 		return refusal, false
 	}
-	if x.socket.asked = x.asksWebSocket(); x.socket.asked {
+	if x.socket.asked = !x.deciding && x.asksWebSocket(); x.socket.asked {
 		if refusal, ok = x.openSocket(); !ok {
 			return refusal, false
 		}
@@ -150,7 +162,7 @@ func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
 	if !who.Client.InForce(registry.At(x.started)) {
 		return answer.Refusal{Reason: answer.ForbiddenAgreement}, false
 	}
-	return refusal, true
+	return f.assert(x)
 }
 
 // findRoute sets x.route. An upstream may read an encoded slash as a slash, or drop

@@ -48,7 +48,7 @@ func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
 	}
 	dst = appendForwarding(dst, x, host)
 	if who != nil {
-		dst = x.state.stamps.append(dst, who)
+		dst = x.appendIdentity(dst, who)
 	}
 	switch {
 	case h.chunked:
