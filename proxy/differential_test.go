@@ -42,6 +42,9 @@ func TestRow120MutationsAtEachUpstream(t *testing.T) {
 // marker comes behind each mutation and ends its connection.
 var marker = get("/public/marker", "Connection: close")
 
+// slowest is how long anything may take on a busy machine that runs all peers.
+const slowest = 6 * patience
+
 // trial is one front before one peer, with a tap between them.
 type trial struct {
 	t     *testing.T
@@ -59,6 +62,8 @@ func newTrial(t *testing.T, p peer) *trial {
 		o.Routes = routes(tr.tap.address)
 		for i := range o.Routes { // other methods are what some peers take for no request at all
 			o.Routes[i].Methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+			o.Routes[i].Timeout, o.Routes[i].Stall = slowest, slowest
+			o.Routes[i].Trailers = []string{"X-A"}
 		}
 		o.ReadTimeout = 300 * time.Millisecond // what is not whole never will be
 	})
@@ -122,7 +127,7 @@ func (tr *trial) send(address, text string) {
 		return
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(4 * patience))
+	_ = c.SetDeadline(time.Now().Add(slowest))
 	_, _ = io.WriteString(c, text)
 	answer, err := io.ReadAll(c)
 	if isTimeout(err) {
@@ -161,7 +166,7 @@ func (tr *trial) judged() map[string][]judgement {
 // settle waits until the peer has told of so many requests, and a little longer for one
 // that should not be there.
 func (tr *trial) settle(want int) {
-	for deadline := time.Now().Add(patience); len(tr.peer.requests()) < want && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(slowest); len(tr.peer.requests()) < want && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	time.Sleep(100 * time.Millisecond)
