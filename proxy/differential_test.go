@@ -64,6 +64,7 @@ func newTrial(t *testing.T, p peer) *trial {
 			o.Routes[i].Methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 			o.Routes[i].Timeout, o.Routes[i].Stall = slowest, slowest
 			o.Routes[i].Trailers = []string{"X-A"}
+			o.Routes[i].WebSocket = WebSocket{Enabled: true, Idle: slowest} // which no peer agrees to
 		}
 		o.ReadTimeout = 300 * time.Millisecond // what is not whole never will be
 	})
