@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// TestMain lets the test binary start itself as the bare fasthttp proxy, as the command does.
+// TestMain lets the test binary start itself as a peer or an upstream, as the command does.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == fasthttpProxy {
+	if len(os.Args) > 1 && (os.Args[1] == fasthttpProxy || os.Args[1] == stressUpstream) {
 		if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
 			os.Exit(1)
 		}
@@ -245,4 +245,34 @@ func TestRowsThatDoNotCount(t *testing.T) {
 	f(modeCold, measurement{Requests: 100, Misses: 100}, "")
 	f(modeIssue, measurement{Requests: 500, Hits: 1}, "")
 	f(modeWarm, measurement{Requests: 500}, "postern's cache counters did not move: it is not known whether the cache was warm")
+}
+
+// TestStressShort: each trouble maker for a moment, and nobody else is failed.
+func TestStressShort(t *testing.T) {
+	need(t, "taskset", "slowhttptest")
+	if testing.Short() {
+		t.Skip("builds postern: not with -short")
+	}
+	dir := t.TempDir()
+	var out, progress bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	err := run(ctx, []string{"--stress", "--seconds", "1", "--rate", "100", "--idle", "100", "--bytes", "100000000",
+		"--only", "idle,slow-head,slow-body,slow-read,download,upload", "--json", "--dir", dir}, &out, &progress)
+	if err != nil {
+		t.Fatalf("run: %v\n%s", err, &progress)
+	}
+	nothingLeft(t, dir)
+	var rows []stressed
+	if err := json.Unmarshal(out.Bytes(), &rows); err != nil {
+		t.Fatalf("read the report: %v\n%s", err, &out)
+	}
+	if len(rows) != 6 {
+		t.Errorf("%d rows, wanted 6", len(rows))
+	}
+	for _, r := range rows {
+		if r.Alone.Requests == 0 || r.Beside.Requests == 0 || r.Alone.Errors+r.Beside.Errors > 0 || r.RSS == 0 {
+			t.Errorf("%+v", r)
+		}
+	}
 }

@@ -72,7 +72,7 @@ func (b *bench) command(ctx context.Context, g *gate, into any, args ...string) 
 	return nil
 }
 
-const posternConfig = `front: {listen: "%s"}
+const posternConfig = `front: {listen: "%s", max_connections: 15000}
 admin: {listen: "%s"}
 store: "%s"
 issuer: {url: "%s", algorithm: %s}

@@ -31,6 +31,8 @@ const (
 	modeWarm  = "warm"  // one token, verified before: every request is a cache hit
 	modeCold  = "cold"  // each token is seen once: every request is a miss
 	modeIssue = "issue" // the token route
+
+	modeStress = "stress" // trouble makers, and what others see beside them
 )
 
 // settings are the command line.
@@ -39,6 +41,8 @@ type settings struct {
 	seconds, rounds      int
 	connections, threads int
 	tokens               int // distinct tokens that the load goes round
+	rate, idlers         int // of a stress run, as the next
+	bytes                int64
 	only                 []string
 	json                 bool
 	source, postern, dir string
@@ -61,8 +65,11 @@ func main() {
 // run measures what args ask for and prints the table (or JSON) to out and progress to progress. All children have
 // ended and the temporary directory is gone when it returns. A row with errors is an error, a missed goal is not.
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
-	if len(args) == 3 && args[0] == fasthttpProxy {
+	switch {
+	case len(args) == 3 && args[0] == fasthttpProxy:
 		return serveFasthttp(ctx, args[1], args[2])
+	case len(args) == 2 && args[0] == stressUpstream:
+		return serveStressUpstream(ctx, args[1])
 	}
 	s, err := parse(args, progress)
 	if err != nil {
@@ -75,6 +82,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		}
 		err = errors.Join(err, b.close())
 	}()
+	if s.mode == modeStress {
+		return b.stress(ctx, out)
+	}
 	rows, err := b.choose()
 	if err != nil {
 		return err
@@ -100,6 +110,10 @@ func parse(args []string, progress io.Writer) (settings, error) {
 	flags.SetOutput(progress)
 	cold := flags.Bool("cold", false, "measure tokens that are each seen once, against HAProxy ES256")
 	issue := flags.Bool("issue", false, "measure the issuing of tokens")
+	stress := flags.Bool("stress", false, "measure what clients see beside idle connections, slow ones, and large transfers")
+	flags.IntVar(&s.rate, "rate", 500, "--stress: requests a second of the clients at ease")
+	flags.IntVar(&s.idlers, "idle", 10000, "--stress: idle connections")
+	flags.Int64Var(&s.bytes, "bytes", 10<<30, "--stress: size of a large transfer")
 	flags.IntVar(&s.seconds, "seconds", 0, "length of one measurement in whole seconds (default 5; --cold: 2)")
 	flags.IntVar(&s.rounds, "rounds", 3, "rounds; the median counts")
 	flags.IntVar(&s.connections, "connections", 64, "keep-alive connections of the load")
@@ -118,8 +132,10 @@ func parse(args []string, progress io.Writer) (settings, error) {
 	s.mode = modeWarm
 	seconds, tokens := 5, 1
 	switch {
-	case *cold && *issue:
-		return s, errors.New("choose one of --cold and --issue")
+	case *cold && *issue || *stress && (*cold || *issue):
+		return s, errors.New("choose one of --cold, --issue and --stress")
+	case *stress:
+		s.mode, seconds = modeStress, 10
 	case *cold:
 		s.mode, seconds, tokens = modeCold, 2, 40000
 	case *issue:
