@@ -20,19 +20,14 @@ const (
 type ending string
 
 const (
-	endClient    ending = "client"   // it said Close, or went away
-	endUpstream  ending = "upstream" // the same
-	endInvalid   ending = "invalid_token"
-	endIdle      ending = "idle"
-	endLifetime  ending = "lifetime"
-	endDrain     ending = "drain"
-	endFailed    ending = "failed" // a peer that takes nothing, or a fault of ours
-	undetermined ending = ""
+	endClient   ending = "client"   // it said Close, or went away
+	endUpstream ending = "upstream" // the same
+	endInvalid  ending = "invalid_token"
+	endIdle     ending = "idle"
+	endLifetime ending = "lifetime"
+	endDrain    ending = "drain"
+	endFailed   ending = "failed" // a peer that takes nothing, or a fault of ours
 )
-
-func endings() []ending {
-	return []ending{endClient, endUpstream, endInvalid, endIdle, endLifetime, endDrain, endFailed}
-}
 
 // end is what a tunnel is ended with: why, and what the Close frames say. Without a code nothing
 // is said: the peers have said it all.
@@ -129,12 +124,27 @@ func (t *tunnel) run() ending {
 		_ = f.from.SetReadDeadline(time.Unix(1, 0))
 	}
 	over := time.AfterFunc(time.Until(t.end.until), func() { // whoever hangs in a write
-		t.close()
+		cut(t.up.from.Conn)
+		cut(t.down.from.Conn)
 	})
 	flows.Wait()
-	over.Stop()
+	if !over.Stop() {
+		return t.end.why
+	}
 	t.close()
 	return t.end.why
+}
+
+// cut closes c without a word: under TLS Close would wait for a peer that takes nothing.
+func cut(c net.Conn) {
+	switch c := c.(type) {
+	case interface{ cut() error }:
+		_ = c.cut()
+	case interface{ NetConn() net.Conn }:
+		_ = c.NetConn().Close()
+	default:
+		_ = c.Close()
+	}
 }
 
 // close closes both connections.
