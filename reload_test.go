@@ -165,6 +165,30 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestReloadBetweenLooks: a file that was read while it was another one for a moment, so
+// short that the watch sees nothing new, is read again.
+func TestReloadBetweenLooks(t *testing.T) {
+	t.Parallel() // it waits
+	up := startUpstream(t)
+	s := serve(t, up, twoRoutes)
+	time.Sleep(4 * time.Second) // the first look is over
+	f := func(what string, other func(string) string, want int, undone func() bool) {
+		t.Helper()
+		good, err := os.ReadFile(s.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.edit(other)
+		if r := s.ask("POST", "/reload"); r.status != want {
+			t.Errorf("%s: %d %s", what, r.status, r.body)
+		}
+		s.edit(func(string) string { return string(good) })
+		eventually(t, 3*time.Second, what, undone)
+	}
+	f("the fault is over", func(string) string { return "routes: [" }, 422, func() bool { return s.metric("postern_config_reload_failed") == 0 })
+	f("the old route is back", replace(t, "path: /public", "path: /open"), 200, func() bool { return s.do("GET", "/public", "").status == 200 })
+}
+
 // TestReloadHangup: SIGHUP reloads where no watch can see a change: here of a file that
 // is reached through a directory that was exchanged.
 func TestReloadHangup(t *testing.T) {
