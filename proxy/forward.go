@@ -122,6 +122,8 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	for _, name := range x.stream.names {
 		res.Header.Del(name)
 	}
+	x.route.response.apply(&res.Header)
+	x.allowScripts(&res.Header)
 	res.Header.ResetConnectionClose()
 	if n.http10 {
 		res.Header.SetProtocol([]byte("HTTP/1.1"))

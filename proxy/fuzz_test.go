@@ -69,7 +69,7 @@ func FuzzHead(f *testing.F) {
 			}
 			return
 		}
-		if _, ok := front.findRoute(x); !ok {
+		if _, ok := front.findRoute(x, x.head.method); !ok {
 			return
 		}
 		out := x.upstreamHead(nil, &who)

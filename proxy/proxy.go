@@ -139,7 +139,14 @@ func (f *Front) newState(s Settings, old *state) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	classifier, err := newClassifier(slices.Concat(DefaultHeaders().all(), s.Headers.all(), []string{assertionField}))
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range router.all {
+		if r.rules, err = newRules(r.Route, classifier); err != nil {
+			return nil, err
+		}
 		if r.Access != Public && f.options.Verifier == nil {
 			return nil, fmt.Errorf("route %q needs a verifier", r.Name)
 		}
@@ -147,10 +154,6 @@ func (f *Front) newState(s Settings, old *state) (*state, error) {
 			return nil, fmt.Errorf("route %q needs an asserter", r.Name)
 		}
 		r.metrics = f.metrics.route(r.Name)
-	}
-	classifier, err := newClassifier(slices.Concat(DefaultHeaders().all(), s.Headers.all(), []string{assertionField}))
-	if err != nil {
-		return nil, err
 	}
 	return &state{Settings: s, router: router, classifier: classifier, stamps: newStamps(s.Headers), pools: current}, nil
 }

@@ -35,6 +35,7 @@ type exchange struct {
 	started   time.Time  // wall and monotonic
 
 	path   []byte // scratch: the path as it was read
+	target []byte // as it is forwarded, where the route rewrites it
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
 	piece  []byte // scratch
 	stream answerStream
@@ -46,11 +47,13 @@ type exchange struct {
 	gateway  gateway
 	asked    []byte // the method of its own request
 
+	preflight      bool // of a route with CORS: it is answered here
 	upstreamStatus int
 	upstreamTook   time.Duration
 	attempts       int
-	bytesOut       int64 // of the answer's content
-	answered       bool  // the reason is settled and counted
+	endpoint       string // the one of the last attempt, as it is configured
+	bytesOut       int64  // of the answer's content
+	answered       bool   // the reason is settled and counted
 }
 
 func newExchange(f *Front) *exchange { return &exchange{front: f} }
@@ -68,7 +71,7 @@ func (f *Front) acquire(ctx *fasthttp.RequestCtx) *exchange {
 func (f *Front) release(x *exchange) {
 	x.head.reset()
 	*x = exchange{
-		front: f, head: x.head, requestID: x.requestID[:0], path: x.path[:0],
+		front: f, head: x.head, requestID: x.requestID[:0], path: x.path[:0], target: x.target[:0],
 		out: shrunk(x.out), piece: x.piece, stream: answerStream{names: x.stream.names[:0]},
 	}
 	f.pool.Put(x)
@@ -95,6 +98,8 @@ func (f *Front) handle(ctx *fasthttp.RequestCtx) {
 	case x.ours:
 		x.lend(ctx)
 		f.settle(ctx, x, f.options.Issuer.Serve(ctx, string(x.requestID)))
+	case x.preflight:
+		f.preflight(ctx, x)
 	default:
 		f.forward(ctx, x)
 	}
@@ -134,7 +139,10 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 		x.ours = true
 		return refusal, true
 	}
-	if refusal, ok = f.findRoute(x); !ok {
+	if !x.deciding && f.findPreflight(x) {
+		return refusal, true
+	}
+	if refusal, ok = f.findRoute(x, h.method); !ok {
 		return refusal, false
 	}
 	if x.socket.asked = !x.deciding && x.asksWebSocket(); x.socket.asked {
@@ -152,31 +160,38 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
 	raw, refusal, ok := f.bearer(x)
 	if !ok {
-		return refusal, false
+		// Saying nothing is allowed there; saying something wrong is not.
+		silent := refusal.Reason == answer.MissingToken && x.head.authorizations == 0
+		return refusal, silent && x.route.Access == Optional
 	}
 	who, err := f.options.Verifier.Verify(raw, x.started)
 	if err != nil {
 		return f.unverified(err, x), false
 	}
 	x.who, x.known, x.raw = who, true, raw
+	if !x.route.scopes.cover(who.Scope) {
+		return answer.Refusal{Reason: answer.InsufficientScope, Challenge: x.challenge(x.route.scopes.challenge)}, false
+	}
 	if !who.Client.InForce(registry.At(x.started)) {
 		return answer.Refusal{Reason: answer.ForbiddenAgreement}, false
 	}
 	return f.assert(x)
 }
 
-// findRoute sets x.route. An upstream may read an encoded slash as a slash, or drop
-// path parameters; where such a reading would reach another route, one that needs a
-// client or does not have the method, the request is refused.
-func (f *Front) findRoute(x *exchange) (refusal answer.Refusal, ok bool) {
+// findRoute sets x.route, for a request with this method, and x.target. An upstream may
+// read an encoded slash as a slash, or drop path parameters; where such a reading would
+// reach another route, one that looks at tokens or does not have the method, the request
+// is refused.
+func (f *Front) findRoute(x *exchange, method []byte) (refusal answer.Refusal, ok bool) {
 	h := &x.head
+	x.target = x.target[:0]
 	path, isPlain := h.path, plain(h.path)
 	if !isPlain {
 		x.path = reading{}.read(x.path[:0], h.path)
 		path = x.path
 	}
 	router := x.state.router
-	rt, allowed, found := router.find(h.host, path, h.method)
+	rt, allowed, found := router.find(h.host, path, method)
 	if !found {
 		return answer.Refusal{Reason: answer.NotFound}, false
 	}
@@ -184,12 +199,17 @@ func (f *Front) findRoute(x *exchange) (refusal answer.Refusal, ok bool) {
 	if !allowed {
 		return answer.Refusal{Reason: answer.MethodNotAllowed, Allow: rt.allow}, false
 	}
+	if !rt.rewriting.none() && !x.deciding { // else the gateway forwards
+		if x.target, ok = rt.rewriting.rewrite(x.target, h.target, h.path); !ok {
+			return malformed("the request target is malformed or ambiguous"), false
+		}
+	}
 	if isPlain {
 		return refusal, true
 	}
 	for _, other := range []reading{{slashes: true}, {parameters: true}, {slashes: true, parameters: true}} {
 		x.path = other.read(x.path[:0], h.path)
-		alt, allowed, found := router.find(h.host, x.path, h.method)
+		alt, allowed, found := router.find(h.host, x.path, method)
 		if found && alt != rt && (alt.Access != Public || !allowed) {
 			return malformed("the request target is malformed or ambiguous"), false
 		}
@@ -238,7 +258,9 @@ func (x *exchange) lend(ctx *fasthttp.RequestCtx) {
 // refuse answers with r and settles the exchange. Unless little content is left, it is
 // not read: the connection is closed, so that it cannot be taken for a request.
 func (f *Front) refuse(ctx *fasthttp.RequestCtx, x *exchange, r answer.Refusal) {
-	f.settle(ctx, x, answer.Refuse(ctx, r, string(x.requestID), f.now()))
+	reason := answer.Refuse(ctx, r, string(x.requestID), f.now())
+	x.allowScripts(&ctx.Response.Header)
+	f.settle(ctx, x, reason)
 }
 
 // finish says what becomes of the connection after the answer.

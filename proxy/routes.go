@@ -11,13 +11,15 @@ import (
 // route is a Route with what belongs to it at run time.
 type route struct {
 	Route
+	rules
 	upstream *pool
 	allow    string // for 405
 	metrics  *routeMetrics
 }
 
 // router finds the route of a request: first the host (exact, then wildcard, then any),
-// then the longest path that matches whole segments, then the method. It is immutable.
+// then the longest path that matches, whole or by whole segments, then the method. It is
+// immutable.
 type router struct {
 	all      []*route
 	exact    map[string]paths
@@ -30,7 +32,8 @@ type wildcard struct {
 	paths  paths
 }
 
-// paths maps a route's path to the routes that have it; they differ in methods.
+// paths maps a route's path to the routes that have it, exact ones first; they differ in
+// methods.
 type paths map[string][]*route
 
 // newRouter builds the table. pool finds the pool of an upstream.
@@ -67,12 +70,16 @@ func newRouter(routes []Route, pool func(Upstream) (*pool, error)) (*router, err
 		r.wildcard = append(r.wildcard, wildcard{[]byte(suffix), p})
 	}
 	slices.SortFunc(r.wildcard, func(a, b wildcard) int { return len(b.suffix) - len(a.suffix) })
-	r.setAllow()
+	r.settle()
 	return r, nil
 }
 
-// setAllow writes what a 405 on each path says.
-func (r *router) setAllow() {
+// settle sorts the routes of each path, and writes what a 405 on it says.
+func (r *router) settle() {
+	list := func(methods []string) string {
+		slices.Sort(methods)
+		return strings.Join(slices.Compact(methods), ", ")
+	}
 	tables := []paths{r.any}
 	for _, p := range r.exact {
 		tables = append(tables, p)
@@ -82,13 +89,18 @@ func (r *router) setAllow() {
 	}
 	for _, table := range tables {
 		for _, same := range table {
-			var methods []string
+			slices.SortStableFunc(same, func(a, b *route) int { return b.rank() - a.rank() })
+			var at, below []string // the path itself is both kinds' to answer
 			for _, rt := range same {
-				methods = append(methods, rt.Methods...)
+				at = append(at, rt.Methods...)
+				if !rt.Exact {
+					below = append(below, rt.Methods...)
+				}
 			}
-			slices.Sort(methods)
 			for _, rt := range same {
-				rt.allow = strings.Join(slices.Compact(methods), ", ")
+				if rt.allow = list(below); rt.Exact {
+					rt.allow = list(at)
+				}
 			}
 		}
 	}
@@ -100,13 +112,17 @@ func (r *router) setAllow() {
 func (r *router) find(host, path, method []byte) (rt *route, allowed, ok bool) {
 	table := r.table(host)
 	for n := len(path); n > 0; {
-		if same := table[string(path[:n])]; same != nil {
-			for _, rt := range same {
-				if len(rt.Methods) == 0 || slices.Contains(rt.Methods, string(method)) {
-					return rt, true, true
-				}
+		for _, same := range table[string(path[:n])] {
+			switch {
+			case same.Exact && n < len(path):
+			case len(same.Methods) == 0 || slices.Contains(same.Methods, string(method)):
+				return same, true, true
+			case rt == nil:
+				rt = same
 			}
-			return same[0], false, true
+		}
+		if rt != nil {
+			return rt, false, true
 		}
 		if n == 1 {
 			break
@@ -115,6 +131,14 @@ func (r *router) find(host, path, method []byte) (rt *route, allowed, ok bool) {
 		n = max(1, bytes.LastIndexByte(path[:n], '/'))
 	}
 	return nil, false, false
+}
+
+// rank is higher for routes that are tried first.
+func (rt *route) rank() int {
+	if rt.Exact {
+		return 1
+	}
+	return 0
 }
 
 func (r *router) table(host []byte) paths {

@@ -27,14 +27,26 @@ func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
 	h := &x.head
 	dst = append(dst, h.method...)
 	dst = append(dst, ' ')
-	dst = append(dst, h.target...)
+	if x.route.rewriting.none() {
+		dst = append(dst, h.target...)
+	} else {
+		dst = append(dst, x.target...)
+	}
 	dst = append(dst, " HTTP/1.1\r\n"...) // our own version, whatever the client's (RFC 9110 §2.5)
 	host := h.host
 	if len(host) == 0 {
 		host = x.route.upstream.host
 	}
-	dst = appendField(dst, "Host: ", host)
+	if set := x.route.request.host; set != nil {
+		dst = appendField(dst, "Host: ", set)
+	} else {
+		dst = appendField(dst, "Host: ", host)
+	}
+	drops := len(x.route.request.drop) > 0
 	for i := range h.fields {
+		if drops && x.route.request.drops(h.fields[i].name) {
+			continue
+		}
 		dst = append(dst, h.fields[i].name...)
 		dst = append(dst, ':', ' ')
 		dst = append(dst, h.fields[i].value...)
@@ -46,6 +58,7 @@ func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
 	if x.socket.asked {
 		dst = append(dst, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
 	}
+	dst = append(dst, x.route.request.lines...)
 	dst = appendForwarding(dst, x, host)
 	if who != nil {
 		dst = x.appendIdentity(dst, who)
