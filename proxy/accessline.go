@@ -31,6 +31,10 @@ const (
 	accessOrganizationID
 	accessClientID
 	accessTokenID
+	accessBytesIn
+	accessBytesOut
+	accessUpstream
+	accessAttempts
 )
 
 // accessNames are the fields' names in a line and in the settings.
@@ -39,6 +43,7 @@ var accessNames = [...]string{
 	accessRoute: "route", accessStatus: "status", accessReason: "reason", accessUpstreamStatus: "upstream_status",
 	accessUpstreamMS: "upstream_ms", accessDurationMS: "duration_ms", accessPeer: "peer", accessUserAgent: "user_agent",
 	accessOrganizationID: "organization_id", accessClientID: "client_id", accessTokenID: "token_id",
+	accessBytesIn: "bytes_in", accessBytesOut: "bytes_out", accessUpstream: "upstream", accessAttempts: "attempts",
 }
 
 // AccessFields lists the fields that an access line can have.
@@ -135,6 +140,18 @@ func (r *accessRecord) appendField(b []byte, f accessField) []byte {
 		}
 	case accessOrganizationID, accessClientID, accessTokenID:
 		return r.appendIdentity(b, f)
+	case accessBytesIn:
+		return appendNumber(b, f, x.client.content.got)
+	case accessBytesOut:
+		return appendNumber(b, f, x.bytesOut)
+	case accessUpstream:
+		if x.endpoint != "" {
+			return appendText(b, f, x.endpoint)
+		}
+	case accessAttempts:
+		if x.attempts != 0 {
+			return appendNumber(b, f, int64(x.attempts))
+		}
 	}
 	return b
 }

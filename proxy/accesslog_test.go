@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/json"
 	"io"
 	"net/netip"
 	"strconv"
@@ -13,7 +14,8 @@ import (
 
 // usualExchange is a forwarded request of callerA.
 func usualExchange(t testing.TB) *exchange {
-	x := &exchange{requestID: []byte("id-1"), peer: netip.MustParseAddr("192.0.2.1"), who: newTokens(t)[callerA.token], upstreamStatus: 200, upstreamTook: 1500 * time.Microsecond}
+	x := &exchange{requestID: []byte("id-1"), peer: netip.MustParseAddr("192.0.2.1"), who: newTokens(t)[callerA.token], upstreamStatus: 200, upstreamTook: 1500 * time.Microsecond,
+		client: &clientConn{content: content{got: 3}}, bytesOut: 2, endpoint: "http://origin:80", attempts: 1}
 	x.head = head{method: []byte("GET"), host: []byte("api.test"), path: []byte("/a/b"),
 		fields: []field{{[]byte("Accept"), []byte("*/*")}, {[]byte("user-agent"), []byte("curl/8")}}}
 	return x
@@ -41,11 +43,11 @@ func TestAccessFieldsChosen(t *testing.T) {
 		"organization_id", "client_id", "user_agent", "peer")
 	whole := `{"time":"2026-11-24T12:00:00.000Z","request_id":"id-1","method":"GET","host":"api.test","path":"/a/b","route":"api","status":200,"reason":"ok",` +
 		`"upstream_status":200,"upstream_ms":1.500,"duration_ms":2.000,"peer":"192.0.2.1","user_agent":"curl/8","organization_id":"` + callerA.organization +
-		`","client_id":"` + callerA.client + `","token_id":"` + callerA.record.String() + `"}`
+		`","client_id":"` + callerA.client + `","token_id":"` + callerA.record.String() + `","bytes_in":3,"bytes_out":2,"upstream":"http://origin:80","attempts":1}`
 	f(whole)
 	f(whole, AccessFields()...)
-	x.who.Client, x.upstreamStatus = nil, 0
-	f(`{}`, "client_id", "upstream_status")
+	x.who.Client, x.upstreamStatus, x.endpoint, x.attempts = nil, 0, "", 0
+	f(`{}`, "client_id", "upstream_status", "upstream", "attempts")
 	f(`{"reason":"ok"}`, "upstream_ms", "reason", "token_id")
 }
 
@@ -55,6 +57,33 @@ func TestAccessFieldsUnknown(t *testing.T) {
 	for _, names := range [][]string{{"query"}, {""}, {"status", "status"}, {"Status"}} {
 		if err := a.Choose(AccessLogOptions{Fields: names}); err == nil {
 			t.Errorf("%v is taken", names)
+		}
+	}
+}
+
+// TestAccessBytes: content, both ways, without framing.
+func TestAccessBytes(t *testing.T) {
+	f := start(t)
+	f.ask(request("POST", "/public", "Content-Length: 5") + "12345")
+	f.ask(request("POST", "/public", "Transfer-Encoding: chunked") + "4;x=y\r\nbody\r\n3\r\nand\r\n0\r\n\r\n")
+	refused := f.ask(get("/a"))
+	f.upstream.says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1\r\n!\r\n0\r\n\r\n")
+	f.ask(get("/public"))
+	f.upstream.says("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+	f.ask(request("HEAD", "/public"))
+	want := [][3]int{{5, 2, 1}, {7, 2, 1}, {0, len(refused.content), 0}, {0, 3, 1}, {0, 0, 1}}
+	lines := f.lines()
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines: %q", len(lines), lines)
+	}
+	for i, line := range lines {
+		var got struct {
+			In       int `json:"bytes_in"`
+			Out      int `json:"bytes_out"`
+			Attempts int
+		}
+		if err := json.Unmarshal([]byte(line), &got); err != nil || [3]int{got.In, got.Out, got.Attempts} != want[i] {
+			t.Errorf("%v in %s, want %v", err, line, want[i])
 		}
 	}
 }

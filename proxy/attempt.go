@@ -22,7 +22,9 @@ func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 		if errors.Is(err, errNoUpstream) && before != nil {
 			return before
 		}
-		x.attempts++
+		if x.attempts++; t.endpoint != nil {
+			x.endpoint = t.endpoint.label
+		}
 		began, stale := false, false
 		if err != nil {
 			err = fmt.Errorf("connect to the upstream: %w", err)

@@ -124,6 +124,9 @@ func (f *Front) record(ctx *fasthttp.RequestCtx, x *exchange, reason answer.Reas
 		r.upstream.Observe(x.upstreamTook.Seconds())
 	}
 	if f.options.Access != nil {
+		if x.upstreamStatus == 0 && !ctx.Response.IsBodyStream() && string(x.head.method) != fasthttp.MethodHead {
+			x.bytesOut = int64(len(ctx.Response.Body())) // of our own answer
+		}
 		f.options.Access.write(x, r.name, reason, status, took, x.started.Add(took))
 	}
 }

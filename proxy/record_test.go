@@ -123,13 +123,13 @@ func TestAccessLine(t *testing.T) {
 	}
 	g(lines[0], `{"time":"2026-11-24T12:00:00.123Z","request_id":"test","method":"GET","host":"api.test","path":"/a/b","route":"api","status":200,"reason":"ok",
 		"upstream_status":200,"upstream_ms":1,"duration_ms":0,"peer":"127.0.0.1","user_agent":"curl/8",
-		"organization_id":"`+callerA.organization+`","client_id":"`+callerA.client+`","token_id":"`+callerA.record.String()+`"}`)
+		"organization_id":"`+callerA.organization+`","client_id":"`+callerA.client+`","token_id":"`+callerA.record.String()+`","bytes_in":0,"bytes_out":2,"upstream":"http://`+f.upstream.address+`","attempts":1}`)
 	g(lines[1], `{"time":"2026-11-24T12:00:00.123Z","request_id":"test","method":"GET","host":"api.test","path":"/a","route":"api","status":401,"reason":"missing_token",
-		"duration_ms":0,"peer":"127.0.0.1"}`)
+		"duration_ms":0,"peer":"127.0.0.1","bytes_in":0,"bytes_out":157}`)
 	g(lines[2], `{"time":"2026-11-24T12:00:00.123Z","request_id":"test","method":"HEAD","host":"api.test","path":"/public","route":"public","status":200,"reason":"ok",
-		"upstream_status":200,"upstream_ms":1,"duration_ms":0,"peer":"127.0.0.1"}`)
+		"upstream_status":200,"upstream_ms":1,"duration_ms":0,"peer":"127.0.0.1","bytes_in":0,"bytes_out":0,"upstream":"http://`+f.upstream.address+`","attempts":1}`)
 	g(lines[3], `{"time":"2026-11-24T12:00:00.123Z","request_id":"test","method":"GET","host":"Other.test:80","path":"/public","route":"public","status":206,"reason":"ok",
-		"upstream_status":206,"upstream_ms":1,"duration_ms":0,"peer":"127.0.0.1"}`)
+		"upstream_status":206,"upstream_ms":1,"duration_ms":0,"peer":"127.0.0.1","bytes_in":0,"bytes_out":2,"upstream":"http://`+f.upstream.address+`","attempts":1}`)
 }
 
 // stuck is a log that cannot be written for a while.
@@ -153,7 +153,7 @@ func (s *stuck) Write(p []byte) (int, error) {
 func TestAccessLogNeverBlocks(t *testing.T) {
 	out := &stuck{entered: make(chan struct{}), release: make(chan struct{})}
 	a := NewAccessLog(out)
-	x := &exchange{requestID: []byte(strings.Repeat("i", 1000))}
+	x := &exchange{requestID: []byte(strings.Repeat("i", 1000)), client: &clientConn{}}
 	written := 0
 	write := func() { written++; a.write(x, "api", answer.OK, 200, time.Millisecond, time.Unix(0, 0)) }
 	for range accessPending / 8 / 1000 { // enough to be written before the second is over
