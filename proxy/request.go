@@ -35,7 +35,7 @@ type exchange struct {
 	started   time.Time  // wall and monotonic
 
 	path   []byte // scratch: the path as it was read
-	target []byte // as it is forwarded, where the route rewrites it
+	moved  []byte // the path as it is forwarded, where the route rewrites it
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
 	piece  []byte // scratch
 	stream answerStream
@@ -71,7 +71,7 @@ func (f *Front) acquire(ctx *fasthttp.RequestCtx) *exchange {
 func (f *Front) release(x *exchange) {
 	x.head.reset()
 	*x = exchange{
-		front: f, head: x.head, requestID: x.requestID[:0], path: x.path[:0], target: x.target[:0],
+		front: f, head: x.head, requestID: x.requestID[:0], path: x.path[:0], moved: x.moved[:0],
 		out: shrunk(x.out), piece: x.piece, stream: answerStream{names: x.stream.names[:0]},
 	}
 	f.pool.Put(x)
@@ -178,13 +178,13 @@ func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
 	return f.assert(x)
 }
 
-// findRoute sets x.route, for a request with this method, and x.target. An upstream may
+// findRoute sets x.route, for a request with this method, and x.moved. An upstream may
 // read an encoded slash as a slash, or drop path parameters; where such a reading would
 // reach another route, one that looks at tokens or does not have the method, the request
 // is refused.
 func (f *Front) findRoute(x *exchange, method []byte) (refusal answer.Refusal, ok bool) {
 	h := &x.head
-	x.target = x.target[:0]
+	x.moved = x.moved[:0]
 	path, isPlain := h.path, plain(h.path)
 	if !isPlain {
 		x.path = reading{}.read(x.path[:0], h.path)
@@ -200,7 +200,7 @@ func (f *Front) findRoute(x *exchange, method []byte) (refusal answer.Refusal, o
 		return answer.Refusal{Reason: answer.MethodNotAllowed, Allow: rt.allow}, false
 	}
 	if !rt.rewriting.none() && !x.deciding { // else the gateway forwards
-		if x.target, ok = rt.rewriting.rewrite(x.target, h.target, h.path); !ok {
+		if x.moved, ok = rt.rewriting.rewrite(x.moved, h.path); !ok {
 			return malformed("the request target is malformed or ambiguous"), false
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// rewriting is how a route changes a request's target before it is forwarded: the bytes
+// rewriting is how a route changes a request's path before it is forwarded: the bytes
 // of strip are taken off the path, those of add are put before what remains.
 type rewriting struct{ strip, add []byte }
 
@@ -22,11 +22,11 @@ func newRewriting(strip, add string) (w rewriting, err error) {
 
 func (w *rewriting) none() bool { return len(w.strip) == 0 && len(w.add) == 0 }
 
-// rewrite appends the target to be forwarded to dst. target begins with path, and both
-// passed checkTarget; the query stays as it came. ok is false where the bytes of path do
+// rewrite appends the path to be forwarded to dst. path passed checkTarget; the query is
+// no matter of this. ok is false where the bytes of path do
 // not begin with the segments to strip: a client encoded some of them, and decoding them
 // here would forward something that nobody sent.
-func (w *rewriting) rewrite(dst, target, path []byte) (_ []byte, ok bool) {
+func (w *rewriting) rewrite(dst, path []byte) (_ []byte, ok bool) {
 	if !bytes.HasPrefix(path, w.strip) {
 		return dst, false
 	}
@@ -44,5 +44,5 @@ func (w *rewriting) rewrite(dst, target, path []byte) (_ []byte, ok bool) {
 	if !checkPath(dst[from:]) {
 		return dst[:from], false
 	}
-	return append(dst, target[len(path):]...), true
+	return dst, true
 }

@@ -13,7 +13,10 @@ func TestRewrite(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s is no target", target)
 		}
-		got, ok := w.rewrite([]byte("before "), []byte(target), path)
+		got, ok := w.rewrite([]byte("before "), path)
+		if ok {
+			got = append(got, target[len(path):]...)
+		}
 		if !ok && want != "" || ok && string(got) != "before "+want {
 			t.Errorf("strip %q, add %q, %s: %q %v, want %q", strip, add, target, got, ok, want)
 		}
@@ -72,10 +75,11 @@ func FuzzRewrite(f *testing.F) {
 		if !ok {
 			t.Skip()
 		}
-		got, ok := w.rewrite(nil, []byte(target), path)
+		got, ok := w.rewrite(nil, path)
 		if !ok {
 			t.Skip()
 		}
+		got = append(got, target[len(path):]...)
 		path, query2, ok := checkTarget(got)
 		if !ok || string(query2) != string(query) || string(got) != "/v1"+target[len("/api"):] || string(path[:3]) != "/v1" {
 			t.Errorf("%q became %q", target, got)
@@ -88,8 +92,8 @@ func TestRewriteAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target, dst := []byte("/api/a/b?c"), make([]byte, 0, 64)
-	if n := testing.AllocsPerRun(100, func() { _, _ = w.rewrite(dst, target, target[:8]) }); n != 0 {
+	path, dst := []byte("/api/a/b"), make([]byte, 0, 64)
+	if n := testing.AllocsPerRun(100, func() { _, _ = w.rewrite(dst, path) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

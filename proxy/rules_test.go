@@ -338,3 +338,24 @@ func TestPreflightWithContent(t *testing.T) {
 		t.Errorf("%q", m.raw)
 	}
 }
+
+// TestRewrittenWebSocket: a token that is taken out of the query does not come back with
+// the rewritten path, and scopes are demanded of it.
+func TestRewrittenWebSocket(t *testing.T) {
+	f, p := startSockets(t, func(o *Options) {
+		for i := range o.Routes {
+			if o.Routes[i].Name == "api" {
+				o.Routes[i].Path, o.Routes[i].StripPrefix, o.Routes[i].Scopes = "/ws", "/ws", []string{"tag"}
+				o.Routes[i].WebSocket.Query = "token"
+			}
+		}
+	})
+	_, end := f.open(p, socketRequest("/ws/chat?a=1&token="+callerA.token+"&b=2"))
+	if end.request.start != "GET /chat?a=1&b=2 HTTP/1.1" || strings.Contains(end.request.raw, callerA.token) {
+		t.Errorf("the upstream received %q", end.request.raw)
+	}
+	if m := f.ask(socketRequest("/ws/chat?token=" + callerB.token)); m.status() != 403 || !strings.Contains(m.content, "insufficient_scope") {
+		t.Errorf("%q", m.raw)
+	}
+	p.nothing()
+}

@@ -30,7 +30,8 @@ func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
 	if x.route.rewriting.none() {
 		dst = append(dst, h.target...)
 	} else {
-		dst = append(dst, x.target...)
+		dst = append(dst, x.moved...)
+		dst = append(dst, h.target[len(h.path):]...)
 	}
 	dst = append(dst, " HTTP/1.1\r\n"...) // our own version, whatever the client's (RFC 9110 §2.5)
 	host := h.host
