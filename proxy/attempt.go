@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/valyala/fasthttp"
 )
@@ -39,7 +40,8 @@ func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 			}
 			f.done(x, false)
 		}
-		if !x.again(t, began, stale, err) || !p.mayRetry() {
+		// What replaces a kept connection that was closed, as any may be, is no retry.
+		if !x.again(t, began, stale, err) || !stale && !p.mayRetry() {
 			return err
 		}
 		x.route.metrics.retries.Inc()
@@ -56,13 +58,16 @@ func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 func (x *exchange) again(t taken, began, stale bool, err error) bool {
 	others := len(x.route.upstream.endpoints) > 1
 	switch {
-	case t.endpoint == nil || clientFault(err):
+	case t.endpoint == nil || clientFault(err) || ownFault(err):
 		return false
 	case t.conn == nil:
 		return others && x.attempts < maxAttempts
 	}
 	return x.attempts == 1 && !began && !isTimeout(err) && (stale || others) && x.repeatable()
 }
+
+// ownFault reports whether it is this process that cannot go on: it has no descriptor left.
+func ownFault(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
 
 // clientFault reports whether the upstream has no part in the failure.
 func clientFault(err error) bool {

@@ -238,20 +238,37 @@ func TestBalance(t *testing.T) {
 
 // TestAllEndpointsAreOpen: that is told at once, and ends.
 func TestAllEndpointsAreOpen(t *testing.T) {
-	o := newOrigin(t)
+	o, p := newOrigin(t), newOrigin(t)
 	o.answers(func(c net.Conn, _ *message) { reset(c) })
-	f := start(t, balance(func(u *Upstream) { u.Failures, u.Open = 2, 200*time.Millisecond }, o.address))
+	p.answers(func(c net.Conn, _ *message) { reset(c) })
+	f := start(t, balance(func(u *Upstream) { u.Failures, u.Open = 2, 200*time.Millisecond }, o.address, p.address))
 	for range 20 {
 		if m := f.ask(get("/public")); m.status() != 502 {
 			t.Fatalf("answered %q", m.raw)
 		}
 	}
-	if n := len(o.received()); n > 4 {
-		t.Errorf("it got %d requests", n)
+	if n := len(o.received()) + len(p.received()); n > 8 {
+		t.Errorf("they got %d requests", n)
 	}
 	o.answers(nil)
 	eventually(t, "it is well again", func() bool { return f.ask(get("/public")).status() == 200 })
 	f.freed("after all")
+}
+
+// TestTheOnlyEndpointIsAlwaysAsked: there is nobody else who could be.
+func TestTheOnlyEndpointIsAlwaysAsked(t *testing.T) {
+	o := newOrigin(t)
+	o.answers(func(c net.Conn, _ *message) { reset(c) })
+	f := start(t, balance(func(u *Upstream) { u.Failures, u.Open = 2, time.Hour }, o.address))
+	for range 10 {
+		if m := f.ask(get("/public")); m.status() != 502 {
+			t.Fatalf("answered %q", m.raw)
+		}
+	}
+	o.answers(nil)
+	if m := f.ask(get("/public")); m.status() != 200 {
+		t.Errorf("answered %q", m.raw)
+	}
 }
 
 // TestUpstreamTransports: TLS with both of its versions and a client's certificate, and a

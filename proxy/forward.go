@@ -58,6 +58,8 @@ func failed(err error) answer.Refusal {
 		return malformed("the request's content is malformed")
 	case errors.Is(err, errGone): // nobody reads it; the record says why there was no answer
 		return answer.Refusal{Reason: answer.InvalidRequest, Status: statusClientGone, Message: "the client has gone", Close: true}
+	case ownFault(err):
+		return answer.Refusal{Reason: answer.Unavailable}
 	case isTimeout(err):
 		return answer.Refusal{Reason: answer.UpstreamTimeout}
 	}

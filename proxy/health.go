@@ -36,6 +36,9 @@ func (e *endpoint) failed() {
 	if e.failures.Add(1) < int64(limit) || limit <= 0 {
 		return
 	}
+	if len(e.pool.endpoints) == 1 { // who would be asked instead?
+		return
+	}
 	e.until.Store(e.pool.options.now().Add(e.pool.upstream.Open).UnixNano())
 	if e.state.Or(opened)&opened == 0 {
 		e.pool.options.log.Warn("an upstream failed too often in a row; it gets no requests for a while",

@@ -237,7 +237,7 @@ func (d *door) most(set int) int {
 	if d.warned != set {
 		d.warned = set
 		d.o.log.Warn("the limit of open files allows fewer connections than front.max_connections: raise it (ulimit -n, LimitNOFILE)",
-			"max_connections", set, "allowed", d.ceiling, "wanted_open_files", 2*set+spareDescriptors)
+			"max_connections", set, "allowed", d.ceiling, "wanted_open_files", set/3*4+spareDescriptors)
 	}
 	return d.ceiling
 }

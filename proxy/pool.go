@@ -165,7 +165,9 @@ func (p *pool) take(avoid *endpoint, fresh bool) (taken, error) {
 	defer cancel()
 	conn, err := e.connect(ctx)
 	if err != nil {
-		e.failed()
+		if !ownFault(err) {
+			e.failed()
+		}
 		t.end()
 		return taken{endpoint: e}, err
 	}

@@ -29,14 +29,14 @@ func openFiles() (limit int, ok bool) {
 	return int(min(r.Cur, math.MaxInt32)), true
 }
 
-// ceiling is how many connections descriptors allow: each client's needs another one to
-// an upstream.
+// ceiling is how many connections descriptors allow: a quarter of them is left for those to
+// upstreams, which only requests in flight need. Where they all want one, some get 503.
 func ceiling(descriptors func() (int, bool)) int {
 	limit, ok := descriptors()
 	if !ok {
 		return math.MaxInt
 	}
-	return max(1, (limit-spareDescriptors)/2)
+	return max(1, (limit-spareDescriptors)/4*3)
 }
 
 // memoryGuard says when memory is short: what lives passes 90 % of the limit, until it is

@@ -27,8 +27,8 @@ func TestCeiling(t *testing.T) {
 			t.Errorf("%d files: %d connections, not %d", files, got, want)
 		}
 	}
-	f(1024, true, 480)
-	f(20_064, true, 10_000)
+	f(1024, true, 720)
+	f(20_064, true, 15_000)
 	f(10, true, 1)
 	f(0, false, math.MaxInt)
 	if n, ok := openFiles(); !ok || n < 64 {
@@ -230,12 +230,12 @@ func TestRow171Descriptors(t *testing.T) {
 	})
 }
 
-// TestRow171DescriptorsOfAFront: a front lets in whom it can serve, with a connection to
-// the upstream for each.
+// TestRow171DescriptorsOfAFront: a front lets in whom it can serve, and leaves a quarter of
+// the descriptors for the upstream.
 func TestRow171DescriptorsOfAFront(t *testing.T) {
-	const places = 10
+	const places = 12
 	_, out := child(t, nil, func(in *bufio.Scanner) {
-		limit := syscall.Rlimit{Cur: spareDescriptors + 2*places, Max: spareDescriptors + 2*places}
+		limit := syscall.Rlimit{Cur: spareDescriptors + places/3*4, Max: spareDescriptors + places/3*4}
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 			t.Fatal(err)
 		}
