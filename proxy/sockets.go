@@ -110,6 +110,7 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 	// From here on the tunnel has the connection, as one of the requests that are at its endpoint.
 	has, pool := x.taken, x.route.upstream
 	x.taken = taken{}
+	c.reader = nil // its buffer is 32 KiB, which a quiet WebSocket must not hold
 	if has.probe { // it has told what it was to find out
 		has.probe = false
 		has.endpoint.probing.Store(false)
