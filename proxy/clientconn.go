@@ -322,6 +322,12 @@ func (c *clientConn) Close() error {
 	if c.closing.Swap(true) {
 		return nil
 	}
+	if c.front.draining.Load() {
+		// It may be fasthttp that closes what it takes for idle, and a head is being read: what
+		// the goroutine that serves the connection owns is left to it.
+		c.front.connections.remove(c)
+		return c.Conn.Close()
+	}
 	if c.buffer != nil && (c.fault != noFault || !c.content.ended || c.start < c.end) {
 		c.linger()
 	}
