@@ -228,10 +228,12 @@ func (f *Front) Shutdown(ctx context.Context) error {
 	f.draining.Store(true)
 	f.connections.closeWaiting(false)
 	f.sockets.drain()
-	err := f.server.ShutdownWithContext(ctx)
 	if l != nil {
-		_ = l.Close() // fasthttp closes it only once it accepts from it
+		_ = l.Close()
 	}
+	// fasthttp's own shutdown closes from outside what it takes for idle: to it a head that
+	// is being read is, and what reads it is not made for that.
+	err := f.connections.wait(ctx)
 	if err != nil {
 		f.connections.closeWaiting(true)
 	}
