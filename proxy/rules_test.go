@@ -359,3 +359,22 @@ func TestRewrittenWebSocket(t *testing.T) {
 	}
 	p.nothing()
 }
+
+// TestRulesAreNotTheDecisions: a gateway that asks forwards by itself, so its preflights
+// are judged as any request is, and its paths are not rewritten.
+func TestRulesAreNotTheDecisions(t *testing.T) {
+	f := start(t, deciding, func(o *Options) {
+		app := o.Routes[0]
+		app.Name, app.Path, app.StripPrefix, app.CORS = "app", "/app", "/app", &CORS{Origins: []string{"*"}}
+		o.Routes = append(o.Routes, app)
+	})
+	for name, ask := range shapesOfGateways() {
+		if m := f.ask(ask("OPTIONS", "api.test", "/app", ourApp, "Access-Control-Request-Method: GET")); m.status() != 401 || m.get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s: %q", name, m.raw)
+		}
+		if m := f.ask(ask("GET", "api.test", "/%61pp", as(callerA))); m.status() != 200 {
+			t.Errorf("%s: %q", name, m.raw)
+		}
+	}
+	f.received()
+}
