@@ -18,6 +18,7 @@ import (
 // gate is one postern with a store, an organization and a client of its own.
 type gate struct {
 	name, algorithm, dir string
+	binary               string
 	process              *process
 	url, admin           string // of the running process
 	issuer               string // constant over restarts, or old tokens would be another issuer's
@@ -30,7 +31,10 @@ func (b *bench) gate(ctx context.Context, name, algorithm, dir string) (*gate, e
 	if g := b.gates[name]; g != nil {
 		return g, nil
 	}
-	g := &gate{name: name, algorithm: algorithm, dir: dir}
+	g := &gate{name: name, algorithm: algorithm, dir: dir, binary: b.postern}
+	if strings.HasPrefix(name, before) {
+		g.binary = b.against
+	}
 	var organization struct {
 		ID string `json:"id"`
 	}
@@ -61,7 +65,7 @@ func (b *bench) command(ctx context.Context, g *gate, into any, args ...string) 
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var text, complaint bytes.Buffer
-	c := exec.CommandContext(ctx, b.postern, append(args, "--json", "--store", g.store())...)
+	c := exec.CommandContext(ctx, g.binary, append(args, "--json", "--store", g.store())...)
 	c.Dir, c.Stdout, c.Stderr, c.WaitDelay = b.temp, &text, &complaint, 2*time.Second
 	if err := c.Run(); err != nil {
 		return fmt.Errorf("run postern %s: %w\n%s", strings.Join(args[:2], " "), err, bytes.TrimSpace(complaint.Bytes()))
@@ -101,7 +105,7 @@ func (b *bench) serve(ctx context.Context, g *gate) error {
 	if err != nil {
 		return err
 	}
-	g.process, err = b.start("postern-"+g.name, b.proxyCore, []string{"GOMAXPROCS=1"}, b.postern, "serve", "--config", config)
+	g.process, err = b.start("postern-"+g.name, b.proxyCore, []string{"GOMAXPROCS=1"}, g.binary, "serve", "--config", config)
 	if err != nil {
 		return err
 	}
@@ -164,6 +168,34 @@ func (b *bench) posternWarm(algorithm string) func(context.Context) (*target, er
 		t.check = func(ctx context.Context) error { return c.checkGuarded(ctx, t.url) }
 		return t, nil
 	}
+}
+
+// before begins the names of rows that are another build of postern.
+const before = "before-"
+
+// posternBefore is the whole job by the build that --against names.
+func (b *bench) posternBefore(ctx context.Context) (*target, error) {
+	g, err := b.gate(ctx, before+"es256", "ES256", b.temp)
+	if err != nil {
+		return nil, err
+	}
+	token, err := g.issue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	file, err := b.write(g.name+".tokens", token+"\n")
+	if err != nil {
+		return nil, err
+	}
+	t := &target{process: g.process, url: g.url + "/", tokens: file, metrics: g.admin + "/metrics"}
+	t.check = func(ctx context.Context) error {
+		a, err := get(ctx, t.url, token)
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("answered %d", a.status)
+		}
+		return err
+	}
+	return t, nil
 }
 
 // posternCold starts a fresh process on the store and keys that issued the tokens, so that it has seen none of them.

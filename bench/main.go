@@ -46,6 +46,7 @@ type settings struct {
 	only                 []string
 	json                 bool
 	source, postern, dir string
+	against              string // another build of postern
 	proxyCore, loadCore  int
 }
 
@@ -123,6 +124,7 @@ func parse(args []string, progress io.Writer) (settings, error) {
 	flags.BoolVar(&s.json, "json", false, "print JSON")
 	flags.StringVar(&s.source, "source", "..", "directory of postern's module, built first")
 	flags.StringVar(&s.postern, "postern", "", "a ready postern binary instead")
+	flags.StringVar(&s.against, "against", "", "a postern binary to compare the warm ES256 row with, such as one of before a change")
 	flags.StringVar(&s.dir, "dir", os.TempDir(), "where the temporary directory and with it the store is made")
 	flags.IntVar(&s.proxyCore, "proxy-core", 0, "core of the measured proxy")
 	flags.IntVar(&s.loadCore, "load-core", 1, "core of the load and of the upstream")
@@ -149,6 +151,12 @@ func parse(args []string, progress io.Writer) (settings, error) {
 	}
 	if s.tokens > 1 {
 		s.threads = 1 // each thread has its own script: two would send the same tokens
+	}
+	if s.against != "" {
+		var err error
+		if s.against, err = filepath.Abs(s.against); err != nil {
+			return s, err
+		}
 	}
 	if *only != "" {
 		s.only = strings.Split(*only, ",")

@@ -58,6 +58,9 @@ func (b *bench) choose() ([]*row, error) {
 		},
 		modeIssue: b.issueRows(),
 	}[b.mode]
+	if b.against != "" && b.mode == modeWarm {
+		rows = append(rows, &row{Name: before + "es256", Title: "postern ES256, before", start: b.posternBefore})
+	}
 	if b.only == nil {
 		return rows, nil
 	}

@@ -33,6 +33,7 @@ func goals() []goal {
 		{modeWarm, "CPU, ES256 warm, to HAProxy jwt_verify ES256", "postern-es256", "haproxy-es256", cpuMicros, 1.0 / 6, false, "x"},
 		{modeWarm, "CPU, RS256 warm, to HAProxy jwt_verify RS256", "postern-rs256", "haproxy-rs256", cpuMicros, 1.0 / 3, false, "x"},
 		{modeWarm, "memory, idle", "postern-es256", "", idleMegabytes, 25, false, " MB"},
+		{modeWarm, "CPU, ES256 warm, to the build before", "postern-es256", before + "es256", cpuMicros, 1.10, false, "x"},
 		{modeCold, "CPU, ES256 cold, to HAProxy jwt_verify ES256", "postern-es256", "haproxy-es256", cpuMicros, 1, false, "x"},
 		{modeIssue, "issuing ES256, durable", "postern-es256", "", perSecond, 5000, true, "/s"},
 	}
