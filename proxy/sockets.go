@@ -90,6 +90,7 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 	for _, name := range x.stream.names {
 		res.Header.Del(name)
 	}
+	x.route.response.apply(&res.Header)
 	res.Header.ResetConnectionClose()
 	res.Header.Set("Connection", "Upgrade")
 	res.Header.Set("Upgrade", "websocket")

@@ -551,6 +551,40 @@ func TestWebSocketAnswerHead(t *testing.T) {
 	}
 }
 
+// TestWebSocketRouteRules: a route's rules hold for its handshakes as for any request.
+func TestWebSocketRouteRules(t *testing.T) {
+	f, p := startSockets(t, func(o *Options) {
+		r := &o.Routes[0]
+		r.Path, r.StripPrefix, r.AddPrefix, r.Access, r.WebSocket.Query = "/v1", "/v1", "/internal", Optional, "t"
+		r.RequestFields = []Field{{Name: "X-Key", Value: "ours"}}
+		r.ResponseFields = []Field{{Name: "X-Node", Remove: true}, {Name: "X-Front", Value: "1"}}
+		o.Routes[4].Scopes = []string{"admin"} // read
+	})
+	g := func(target, client string) {
+		t.Helper()
+		c := f.dial().send(socketRequest(target, "X-Key: theirs"))
+		end := p.next()
+		if r := end.request; r.start != "GET /internal/chat?a=1 HTTP/1.1" || r.get("X-Key") != "ours" || r.get("X-Client-Id") != client {
+			t.Errorf("%s: the upstream got %q", target, r.raw)
+		}
+		end.says(strings.Replace(switched, "Connection", "X-Node: 7\r\nConnection", 1))
+		if m := c.read("GET"); m.status() != 101 || m.get("X-Node") != "" || m.get("X-Front") != "1" {
+			t.Errorf("%s: got %q", target, m.raw)
+		}
+	}
+	g("/v1/chat?a=1", "")
+	g("/v1/chat?a=1&t=token.of.a", callerA.client)
+	for target, status := range map[string]int{"/v1/chat?t=nobody": 401, "/v1/chat?t=" + callerLapsed.token: 403} {
+		if m := f.ask(socketRequest(target)); m.status() != status {
+			t.Errorf("%s: got %q", target, m.raw)
+		}
+	}
+	if m := f.ask(socketRequest("/read", asA)); m.status() != 403 || !strings.Contains(m.content, "insufficient_scope") {
+		t.Errorf("without the scope: %q", m.raw)
+	}
+	p.nothing()
+}
+
 // TestWebSocketOutlivesTimeouts: the deadlines of a request are none of a WebSocket's.
 func TestWebSocketOutlivesTimeouts(t *testing.T) {
 	f, p := startSockets(t, func(o *Options) {
