@@ -122,6 +122,7 @@ func TestDecisionNginx(t *testing.T) {
 		t.Errorf("a wrong token: challenge %q", challenge)
 	}
 	f("the scope", "GET", "/search?q=a", 200, "Authorization", "Bearer "+licensedToken)
+	f("not the scope", "GET", "/search", 403, bearer...)
 	f("not the method", "DELETE", "/search", 403, bearer...)
 	f("a public target in other fields", "GET", "/v1/tracks", 403, "X-Forwarded-Method", "GET", "X-Forwarded-Uri", "/status", "X-Forwarded-Host", "a")
 	f("the same with nginx's own", "GET", "/v1/tracks", 401, "X-Original-Method", "GET", "X-Original-URI", "/status")

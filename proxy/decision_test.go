@@ -18,11 +18,12 @@ func deciding(o *Options) {
 	o.DecisionPath = "/decision"
 	o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 	o.Asserter = asserter{}
-	scoped, optional, asserted := o.Routes[0], o.Routes[0], o.Routes[0]
+	scoped, optional, asserted, shared := o.Routes[0], o.Routes[0], o.Routes[0], o.Routes[0]
+	shared.Name, shared.Path, shared.CORS = "shared", "/shared", &CORS{Origins: []string{"https://app.example.com"}}
 	scoped.Name, scoped.Path, scoped.Scopes = "scoped", "/scoped", []string{"search", "write"}
 	optional.Name, optional.Path, optional.Access = "optional", "/optional", Optional
 	asserted.Name, asserted.Path, asserted.Assertion = "asserted", "/asserted", &Assertion{Audience: "tracks"}
-	o.Routes = append(o.Routes, scoped, optional, asserted)
+	o.Routes = append(o.Routes, scoped, optional, asserted, shared)
 }
 
 // asserter asserts in clear, unless it has no key.
@@ -93,6 +94,8 @@ func TestDecisionPasses(t *testing.T) {
 		g("forged identity", "GET", "/a", &callerB, "X-Client-Id: evil", as(callerB), "X_Scopes: evil", "X-Agreement-Id: evil", "X-Postern-Assertion: evil")
 		g("a public route", "GET", "/public/a", nil)
 		g("a public route, with a token", "DELETE", "/public/a", nil, as(callerA), "X-Client-Id: evil")
+		g("an optional route", "GET", "/optional", nil)
+		g("an optional route, with a token", "GET", "/optional", &callerA, as(callerA))
 		g("an assertion", "GET", "/asserted", &callerA, as(callerA))
 		g("by method", "HEAD", "/read", &callerA, as(callerA))
 		g("an encoded slash", "GET", "/a%2Fb", &callerA, as(callerA))
@@ -128,7 +131,11 @@ func TestDecisionRefuses(t *testing.T) {
 		g("no token", "GET", "/a", 401, answer.MissingToken)
 		g("another scheme", "GET", "/a", 401, answer.MissingToken, "Authorization: Basic dTpw")
 		g("an expired token", "GET", "/a", 401, answer.InvalidToken, "Authorization: Bearer "+tokenExpired)
+		g("an expired token on an optional route", "GET", "/optional", 401, answer.InvalidToken, "Authorization: Bearer "+tokenExpired)
+		g("a browser's preflight", "OPTIONS", "/shared", 401, answer.MissingToken,
+			"Origin: https://app.example.com", "Access-Control-Request-Method: GET")
 		g("forged identity alone", "GET", "/a", 401, answer.MissingToken, "X-Client-Id: "+callerA.client)
+		g("scope", "GET", "/scoped", 403, answer.InsufficientScope, as(callerA))
 		g("agreement", "GET", "/a", 403, answer.ForbiddenAgreement, as(callerLapsed))
 		g("our own fault", "GET", "/a", 503, answer.Unavailable, "Authorization: Bearer "+tokenStore)
 		g("another method", "POST", "/read", 405, answer.MethodNotAllowed, as(callerA))
@@ -255,6 +262,7 @@ func TestAssertionIsForwarded(t *testing.T) {
 		forged := twin + ": evil"
 		f.forwards(get("/asserted", as(callerA), forged), signed)
 		f.forwards(get("/a", as(callerA), forged), wire("GET /a", "api.test", &callerA, ""))
+		f.forwards(get("/optional", forged), wire("GET /optional", "api.test", nil, ""))
 		f.forwards(get("/public", forged), wire("GET /public", "api.test", nil, ""))
 	}
 	f.forwards(get("/asserted", as(callerA), "Connection: X-Postern-Assertion"), signed)
