@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -27,6 +28,9 @@ func frontSettings(c config.Config) (s proxy.Settings, digest string, err error)
 		ReadTimeout: time.Duration(c.Front.ReadTimeout), MinBodyRate: int(c.Front.MinBodyRate),
 		WriteTimeout: time.Duration(c.Front.WriteTimeout), IdleTimeout: time.Duration(c.Front.IdleTimeout),
 		MaxConnections: c.Front.MaxConnections, MaxConnectionsPerAddress: c.Front.MaxConnectionsPerAddress,
+	}
+	if c.Front.ProxyProtocol && len(s.TrustedProxies) == 0 { // Load refuses it: only keepFixed makes it
+		return s, "", errors.New("front.trusted_proxies: is empty, and front.proxy_protocol stays on until a restart, so nobody could connect: restart, or keep them")
 	}
 	var identities []string
 	if t := c.Front.TLS; t.Enabled() {

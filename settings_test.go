@@ -54,6 +54,18 @@ func TestKeepFixed(t *testing.T) {
 	f("TLS files changed", changed, again)
 }
 
+// TestKeepFixedProxyProtocol: what is kept and what is applied must fit together.
+func TestKeepFixedProxyProtocol(t *testing.T) {
+	running := config.Default()
+	running.Front.ProxyProtocol, running.Front.TrustedProxies = true, []string{"10.0.0.0/8"}
+	if _, _, err := frontSettings(keepFixed(running, running)); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := frontSettings(keepFixed(running, config.Default())); err == nil || !strings.Contains(err.Error(), "front.trusted_proxies: ") {
+		t.Errorf("nobody could connect: %v", err)
+	}
+}
+
 // change makes every value of v another one; lists of sections stay.
 func change(v reflect.Value) {
 	for i := range v.NumField() {
