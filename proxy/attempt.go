@@ -67,7 +67,9 @@ func (x *exchange) again(t taken, began, stale bool, err error) bool {
 }
 
 // ownFault reports whether it is this process that cannot go on: it has no descriptor left.
-func ownFault(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
+func ownFault(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // clientFault reports whether the upstream has no part in the failure.
 func clientFault(err error) bool {
