@@ -14,16 +14,25 @@ import (
 	"testing"
 )
 
-// acceptanceRows are the rows of bad input and faults that must have a test by now; the
-// whole list has 176.
-const acceptanceRows = "1-18 20-38 40 42-46 50-127 130-143 164-165 167 171-176"
+// acceptanceRows is how many rows of bad input and faults there are. Each has a test, or
+// is an exception.
+const acceptanceRows = 176
 
-// acceptanceExceptions are rows of acceptanceRows that have no test, each with its reason.
+// acceptanceExceptions are rows that have no test yet, each with its reason. A row that
+// gets a test is taken out: TestAcceptanceRows fails until it is.
 func acceptanceExceptions() map[int]string {
-	return map[int]string{}
+	all := map[int]string{
+		157: "a store that is away at start: SQLite's file is opened, or postern does not start",
+		160: "there is no Redis yet",
+		161: "there is no Redis yet",
+	}
+	for row := 144; row <= 156; row++ {
+		all[row] = "there is no portal yet"
+	}
+	return all
 }
 
-// acceptanceDifferences are rows whose test holds something other than what the list says,
+// acceptanceDifferences are rows whose test holds something other than what the row says,
 // each with its reason.
 func acceptanceDifferences() map[int]string {
 	return map[int]string{
@@ -52,15 +61,15 @@ func TestAcceptanceRows(t *testing.T) {
 				}
 				digits := name.FindStringSubmatch(f.Name.Name)[1]
 				row, err := strconv.Atoi(digits)
-				if err != nil || len(digits) != 3 || row < 1 || row > 176 {
-					t.Errorf("%s/%s: %s names no row: use three digits, 001 to 176", p.room(), file, f.Name.Name)
+				if err != nil || len(digits) != 3 || row < 1 || row > acceptanceRows {
+					t.Errorf("%s/%s: %s names no row: use three digits, 001 to %d", p.room(), file, f.Name.Name, acceptanceRows)
 					continue
 				}
 				covered[row] = append(covered[row], p.room()+"."+f.Name.Name)
 			}
 		}
 	}
-	faults := rowFaults(rows(t, acceptanceRows), covered, acceptanceExceptions())
+	faults := rowFaults(acceptanceRows, covered, acceptanceExceptions())
 	for _, row := range slices.Sorted(maps.Keys(faults)) {
 		t.Errorf("row %d: %s", row, faults[row])
 	}
@@ -69,7 +78,7 @@ func TestAcceptanceRows(t *testing.T) {
 			t.Errorf("row %d: a difference without a test or a reason", row)
 		}
 	}
-	for row := range 177 {
+	for row := range acceptanceRows + 1 {
 		if len(covered[row]) > 0 {
 			slices.Sort(covered[row])
 			t.Logf("row %3d  %s  %s", row, strings.Join(covered[row], "  "), acceptanceDifferences()[row])
@@ -77,10 +86,10 @@ func TestAcceptanceRows(t *testing.T) {
 	}
 }
 
-// rowFaults says what is wrong with which row.
-func rowFaults(wanted []int, covered map[int][]string, exceptions map[int]string) map[int]string {
+// rowFaults says what is wrong with which of the rows 1 to last.
+func rowFaults(last int, covered map[int][]string, exceptions map[int]string) map[int]string {
 	faults := map[int]string{}
-	for _, row := range wanted {
+	for row := 1; row <= last; row++ {
 		if len(covered[row]) == 0 && exceptions[row] == "" {
 			faults[row] = fmt.Sprintf("no test is named TestRow%03d…", row)
 		}
@@ -91,45 +100,19 @@ func rowFaults(wanted []int, covered map[int][]string, exceptions map[int]string
 			faults[row] = "an exception without a reason"
 		case len(covered[row]) > 0:
 			faults[row] = "an exception, and yet it has a test: take the exception out"
-		case !slices.Contains(wanted, row):
-			faults[row] = "an exception for a row that is not wanted"
+		case row < 1 || row > last:
+			faults[row] = "an exception for a row that there is not"
 		}
 	}
 	return faults
 }
 
-// rows reads "1-3 5" as 1, 2, 3, 5.
-func rows(t *testing.T, text string) (all []int) {
-	t.Helper()
-	for _, part := range strings.Fields(text) {
-		from, to, isRange := strings.Cut(part, "-")
-		if !isRange {
-			to = from
-		}
-		first, err := strconv.Atoi(from)
-		last, err2 := strconv.Atoi(to)
-		if err != nil || err2 != nil || first > last {
-			t.Fatalf("rows: %q", part)
-		}
-		for row := first; row <= last; row++ {
-			all = append(all, row)
-		}
-	}
-	return all
-}
-
 func TestAcceptanceRowsSees(t *testing.T) {
-	if got := rows(t, "1-3 5"); !slices.Equal(got, []int{1, 2, 3, 5}) {
-		t.Errorf("rows: %v", got)
-	}
-	if n := len(rows(t, acceptanceRows)); n != 144 {
-		t.Errorf("%d rows are wanted", n)
-	}
-	got := rowFaults([]int{1, 2, 3, 4}, map[int][]string{1: {"a"}, 3: {"b"}}, map[int]string{3: "x", 4: "later", 9: "x"})
-	if len(got) != 3 || !strings.Contains(got[2], "TestRow002") || !strings.Contains(got[3], "has a test") || !strings.Contains(got[9], "not wanted") {
+	got := rowFaults(4, map[int][]string{1: {"a"}, 3: {"b"}}, map[int]string{3: "x", 4: "later", 9: "x"})
+	if len(got) != 3 || !strings.Contains(got[2], "TestRow002") || !strings.Contains(got[3], "has a test") || !strings.Contains(got[9], "there is not") {
 		t.Errorf("faults: %v", got)
 	}
-	if got := rowFaults([]int{1}, nil, map[int]string{1: " "}); !strings.Contains(got[1], "without a reason") {
+	if got := rowFaults(1, nil, map[int]string{1: " "}); !strings.Contains(got[1], "without a reason") {
 		t.Errorf("faults: %v", got)
 	}
 }
