@@ -15,7 +15,7 @@ import (
 // never one of its own. A new package is given its place here first.
 func layers() [][]string {
 	return [][]string{
-		{"secret", "answer"},
+		{"secret", "answer", "registry/pgtest"},
 		{"registry", "token"},
 		{"directory"},
 		{"proxy", "issuer", "verifier", "config"},
@@ -41,7 +41,8 @@ func homes() map[string][]string {
 		"golang.org/x/sys":                                        {"proxy"},
 		"golang.org/x/sync":                                       {"verifier"},
 		"golang.org/x/crypto":                                     {"secret", "issuer"},
-		"database/sql":                                            {"registry"},
+		"github.com/jackc/pgx":                                    {"registry", "registry/pgtest"},
+		"database/sql":                                            {"registry", "registry/pgtest"},
 		"net/http":                                                {"main"},
 		"net/http/pprof":                                          {"main"},
 		"github.com/prometheus/client_model":                      {},
@@ -54,7 +55,7 @@ const arrows = `the rules (a room imports only rooms below its own line):
     proxy  issuer  verifier  config      config is imported by main alone
     directory
     registry  token
-    secret  answer                       these import no room`
+    secret  answer  registry/pgtest      these import no room; pgtest is for tests alone`
 
 func TestArchitecture(t *testing.T) {
 	m := readModule(t)
