@@ -43,6 +43,9 @@ type Feed interface {
 	// Poll returns what changed since the last call. reset means that the answer is
 	// not complete (first call, other epoch, pruned gap): reload everything.
 	Poll(ctx context.Context) (changes []registry.Change, reset bool, err error)
+	// News gets a value when the next Poll may find something, where the store tells;
+	// nil where it does not. It may be another channel at the next call.
+	News() <-chan struct{}
 }
 
 // Options of a directory. Zero values get the defaults named here.
@@ -50,7 +53,8 @@ type Options struct {
 	Clients      int           // clients held at once; 100,000
 	MaxStaleness time.Duration // Fresh is false when the feed was not read for so long; 5 m
 	ServeStale   bool          // Fresh is always true once loaded (on_stale: serve)
-	Poll         time.Duration // between looks at the feed; 100 ms
+	Poll         time.Duration // between looks at the feed without news; 100 ms
+	Late         bool          // Open succeeds though the store cannot be read yet; see Loaded
 	Now          func() time.Time
 	Log          *slog.Logger
 }
@@ -62,6 +66,7 @@ type Directory struct {
 	options Options
 
 	keys        atomic.Pointer[keyring]
+	metrics     *metrics
 	generation  atomic.Uint64 // of keys; a cached verification is good for one generation
 	revocations revocations
 	readAt      atomic.Pointer[time.Time] // of the last complete look at the feed; nil: never
@@ -84,8 +89,13 @@ type keyring struct {
 	sign map[string]*token.SigningKey
 }
 
+// lookPatience bounds one look at the feed: longer than the store's own patience with a
+// lock, so that its error is the one that is told.
+const lookPatience = 10 * time.Second
+
 // Open loads keys and revocations and follows the feed until Close. It fails when the
-// store cannot be read.
+// store cannot be read; with o.Late only when the reason is another one than
+// registry.ErrUnavailable.
 func Open(ctx context.Context, store Store, feed Feed, o Options) (*Directory, error) {
 	if o.Clients == 0 {
 		o.Clients = 100_000
@@ -96,14 +106,16 @@ func Open(ctx context.Context, store Store, feed Feed, o Options) (*Directory, e
 	if o.Poll == 0 {
 		o.Poll = 100 * time.Millisecond
 	}
-	d := &Directory{store: store, feed: feed, options: o, done: make(chan struct{})}
+	d := &Directory{store: store, feed: feed, options: o, metrics: newMetrics(), done: make(chan struct{})}
 	d.keys.Store(&keyring{set: token.NewKeySet()})
 	clients, err := simplelru.NewLRU(o.Clients, func(_ string, c *Client) { c.dead.Store(true) })
 	if err != nil {
 		return nil, fmt.Errorf("size the client cache: %w", err)
 	}
 	d.clients = clients
-	if err := d.CatchUp(ctx); err != nil {
+	look, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	if err := d.CatchUp(look); err != nil && !(o.Late && errors.Is(err, registry.ErrUnavailable)) {
 		return nil, fmt.Errorf("load the directory: %w", err)
 	}
 	following, stop := context.WithCancel(context.Background())
@@ -118,29 +130,35 @@ func (d *Directory) Close() {
 	<-d.done
 }
 
+// Loaded reports whether keys, revocations and a position in the feed were read once.
+// Until then nothing is fresh, there is no key, and no client is taken from memory.
+func (d *Directory) Loaded() bool { return d.readAt.Load() != nil }
+
 // follow reads the feed until ctx ends. It owns no state: CatchUp does the work.
 func (d *Directory) follow(ctx context.Context) {
 	defer close(d.done)
 	tick := time.NewTicker(d.options.Poll)
 	defer tick.Stop()
-	failing := false
+	failing := !d.Loaded() // whoever opened it Late knows
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-d.feed.News():
 		}
-		// Longer than the store's own patience with a lock, so that its error is the one that is told.
-		look, cancel := context.WithTimeout(ctx, 10*time.Second)
+		look, cancel := context.WithTimeout(ctx, lookPatience)
+		loaded := d.Loaded()
 		err := d.CatchUp(look)
 		cancel()
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return
-		}
-		if err != nil && !failing {
+		case err != nil && !failing:
 			d.options.Log.Error("cannot read the change feed; going on with what is known", "error", err)
-		}
-		if err == nil && failing {
+		case err == nil && !loaded:
+			d.options.Log.Info("loaded keys, revocations and the position of the change feed")
+		case err == nil && failing:
 			d.options.Log.Info("reading the change feed again")
 		}
 		failing = err != nil
@@ -170,6 +188,9 @@ func (d *Directory) CatchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !reload {
+		d.metrics.applied(changes, d.options.Now())
+	}
 	d.reload = false
 	d.revocations.prune(registry.At(started))
 	d.readAt.Store(&started)
@@ -177,14 +198,15 @@ func (d *Directory) CatchUp(ctx context.Context) error {
 }
 
 func (d *Directory) load(ctx context.Context) error {
-	if err := d.loadKeys(ctx); err != nil {
-		return err
-	}
 	all, err := d.store.Revocations(ctx)
 	if err != nil {
 		return err
 	}
+	// The revocations first: nothing is verified or signed before there is a key.
 	d.revoke(all)
+	if err := d.loadKeys(ctx); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	d.applied++
 	d.clients.Purge() // marks each dead

@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"postern/registry"
 	"postern/token"
@@ -234,7 +235,7 @@ func TestFailureOfTheFeed(t *testing.T) {
 	}
 	w.store.failKeys = nil
 	w.catchUp()
-	if w.store.loads != loads+2 {
+	if w.store.loads != loads+3 { // of which one was in vain
 		t.Errorf("%d loads", w.store.loads-loads)
 	}
 }
@@ -345,6 +346,68 @@ func TestOpenFails(t *testing.T) {
 	if d, err := Open(t.Context(), m, m, o); d != nil || err == nil {
 		t.Errorf("got %v, %v", d, err)
 	}
+}
+
+// A directory that is opened Late knows nothing until the store answers, and then all.
+func TestOpenLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{failPoll: registry.ErrUnavailable, reset: true, keys: []registry.Key{key(t, token.ES256, time.Now(), time.Time{})}}
+		log := &strings.Builder{}
+		o := Options{Late: true, ServeStale: true, Now: time.Now, Log: slog.New(slog.NewTextHandler(log, nil))}
+		d, err := Open(t.Context(), m, m, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if _, err := d.SigningKey(time.Now()); d.Loaded() || d.Fresh(time.Now()) || !errors.Is(err, registry.ErrUnavailable) {
+			t.Errorf("loaded %v, fresh %v, %v", d.Loaded(), d.Fresh(time.Now()), err)
+		}
+		m.mu.Lock()
+		m.failPoll = nil
+		m.mu.Unlock()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		d.Close()
+		if _, err := d.SigningKey(time.Now()); !d.Loaded() || !d.Fresh(time.Now()) || err != nil {
+			t.Errorf("loaded %v, fresh %v, %v", d.Loaded(), d.Fresh(time.Now()), err)
+		}
+		if !strings.Contains(log.String(), "loaded keys") || strings.Contains(log.String(), "again") {
+			t.Errorf("logged %s", log)
+		}
+		// Anything but an absent store is told at once.
+		m.failPoll = errors.New("bad")
+		if d, err := Open(t.Context(), m, m, o); d != nil || err == nil {
+			t.Errorf("got %v, %v", d, err)
+		}
+	})
+}
+
+// News is looked at at once, and what it brought is timed.
+func TestNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{reset: true, news: make(chan struct{}, 1)}
+		d, err := Open(t.Context(), m, m, Options{Poll: time.Hour, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		m.mu.Lock()
+		m.changes = []registry.Change{{Kind: registry.KindCatalog, At: registry.At(time.Now())}, {Kind: registry.KindCatalog, At: registry.At(time.Now().Add(time.Hour))}}
+		m.mu.Unlock()
+		time.Sleep(300 * time.Millisecond)
+		m.news <- struct{}{}
+		synctest.Wait()
+		metrics := prometheus.NewRegistry()
+		metrics.MustRegister(d.metrics.delay)
+		got, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h := got[0].GetMetric()[0].GetHistogram(); h.GetSampleCount() != 2 || h.GetSampleSum() != 0.3 {
+			t.Errorf("%d changes took %v s", h.GetSampleCount(), h.GetSampleSum())
+		}
+	})
 }
 
 func TestFollow(t *testing.T) {

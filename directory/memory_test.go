@@ -29,6 +29,7 @@ type memory struct {
 	revoked []registry.Revocation
 	changes []registry.Change
 	reset   bool
+	news    chan struct{}
 
 	failPoll, failKeys, failRevocation error
 	onGrant                            func() // without mu, after the grant was read
@@ -90,6 +91,8 @@ func (m *memory) Poll(context.Context) ([]registry.Change, bool, error) {
 	m.changes, m.reset = nil, false
 	return changes, reset, nil
 }
+
+func (m *memory) News() <-chan struct{} { return m.news }
 
 // change commits a change.
 func (m *memory) change(kind registry.Kind, id string, f func()) {

@@ -41,6 +41,9 @@ func (r *Registry) Feed(ctx context.Context) (*Feed, error) {
 	return f, nil
 }
 
+// News says nothing: SQLite tells nobody who did not ask.
+func (f *Feed) News() <-chan struct{} { return nil }
+
 // Close ends following.
 func (f *Feed) Close() error {
 	f.drop()
@@ -102,14 +105,14 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 	err = each(ctx, f.conn, func(rows *sql.Rows) error {
 		var seq sql.NullInt64
 		var c Change
-		if err := rows.Scan(&epoch, &last, &seq, &c.Kind, &c.ID); err != nil {
+		if err := rows.Scan(&epoch, &last, &seq, &c.Kind, &c.ID, &c.At); err != nil {
 			return err
 		}
 		if c.Seq = seq.Int64; seq.Valid {
 			changes = append(changes, c)
 		}
 		return nil
-	}, `SELECT n.epoch, n.seq, c.seq, COALESCE(c.kind, ''), COALESCE(c.id, '')
+	}, `SELECT n.epoch, n.seq, c.seq, COALESCE(c.kind, ''), COALESCE(c.id, ''), c.at
 		FROM counter n LEFT JOIN change c ON c.seq > $1 WHERE n.id = 1 ORDER BY c.seq LIMIT $2`, f.position, maxBehind)
 	if err != nil {
 		return nil, false, err

@@ -74,7 +74,7 @@ func TestFeed(t *testing.T) {
 	a := must(cli.CreateAgreement(ctx, operator, NewAgreement{OrganizationID: c.OrganizationID, Name: "x"}))(t)
 	g := must(cli.CreateCatalog(ctx, operator, NewCatalog{ExternalID: "x", Public: true, Name: "x"}))(t)
 	changes, _, err := feed.Poll(ctx)
-	same(t, "with their ids", changes, err, []Change{{7, KindAgreement, a.ID}, {8, KindCatalog, g.ID}})
+	same(t, "with their ids and times", changes, err, []Change{{7, KindAgreement, a.ID, a.CreatedAt}, {8, KindCatalog, g.ID, g.CreatedAt}})
 
 	second := must(cli.Feed(ctx))(t)
 	defer second.Close()

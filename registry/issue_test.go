@@ -432,7 +432,7 @@ func TestCloseStoresWhatWaits(t *testing.T) {
 func TestTooLateForTheWriter(t *testing.T) {
 	r := open(t, file(t))
 	c, _ := newClient(t, r)
-	late := &Registry{options: r.options, engine: r.engine, metrics: newMetrics(), queue: make(chan *issue, 1), stopped: make(chan struct{})}
+	late := &Registry{options: r.options, engine: r.engine, metrics: NewMetrics(), queue: make(chan *issue, 1), stopped: make(chan struct{})}
 	close(late.stopped)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

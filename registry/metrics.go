@@ -41,14 +41,15 @@ const (
 
 var outcomeNames = [outcomes]string{"ok", "not_found", "refused", "unavailable", "failed"}
 
-// metrics has its children resolved once.
-type metrics struct {
+// Metrics is what a registry counts. Its children are resolved once.
+type Metrics struct {
 	duration *prometheus.HistogramVec
 	children [operations][outcomes]prometheus.Observer
 }
 
-func newMetrics() *metrics {
-	m := &metrics{duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+// NewMetrics makes metrics at zero, for one registry, or for one and those opened after it.
+func NewMetrics() *Metrics {
+	m := &Metrics{duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "postern_store_duration_seconds",
 		Help:    "Time that the store took, by operation and outcome.",
 		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
@@ -81,7 +82,8 @@ func (r *Registry) observe(op operation, started time.Time, err *error) {
 	r.metrics.children[op][outcomeOf(*err)].Observe(r.options.Now().Sub(started).Seconds())
 }
 
-// Collectors returns the metrics: postern_store_duration_seconds{operation,outcome}.
-func (r *Registry) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{r.metrics.duration}
-}
+// Collectors returns them: postern_store_duration_seconds{operation,outcome}.
+func (m *Metrics) Collectors() []prometheus.Collector { return []prometheus.Collector{m.duration} }
+
+// Collectors returns the registry's metrics.
+func (r *Registry) Collectors() []prometheus.Collector { return r.metrics.Collectors() }

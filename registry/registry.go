@@ -27,6 +27,7 @@ type Options struct {
 	Now       func() time.Time // time.Now
 	Random    io.Reader        // crypto/rand.Reader; must be safe for concurrent use
 	Log       *slog.Logger     // discarded when nil
+	Metrics   *Metrics         // of its own when nil
 }
 
 // Registry is one open store. It is safe for concurrent use, and several processes may
@@ -35,7 +36,7 @@ type Registry struct {
 	options Options
 	engine  *engine
 	sealer  sealer
-	metrics *metrics
+	metrics *Metrics
 
 	grant       *sql.Stmt // on engine.read
 	insertToken *sql.Stmt // on engine.write, used by the writer alone
@@ -64,6 +65,9 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
 	if n := len(o.MasterKey.Reveal()); n != 0 && n != dataKeySize {
 		return nil, fmt.Errorf("open store: keys.master_key_file: the master key must be %d bytes, not %d", dataKeySize, n)
 	}
@@ -72,7 +76,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		options: o, engine: e, metrics: newMetrics(),
+		options: o, engine: e, metrics: o.Metrics,
 		queue:   make(chan *issue, maxQueue),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),

@@ -207,7 +207,7 @@ func (e *engine) explain(err error) error {
 	case code.SQLITE_NOTADB:
 		return fmt.Errorf("%s is not an SQLite database: %w", e.path, err)
 	case code.SQLITE_CANTOPEN, code.SQLITE_READONLY, code.SQLITE_PERM:
-		return fmt.Errorf("%s, or the directory it is in, cannot be written to: %w: %w", e.path, ErrUnavailable, err)
+		return fmt.Errorf("%s, or the directory it is in, cannot be written to: %w: %w: %w", e.path, ErrUnwritable, ErrUnavailable, err)
 	}
 	if unavailable(err) || e.unavailable(err) {
 		return fmt.Errorf("%s: %w: %w", e.path, ErrUnavailable, err)

@@ -248,6 +248,7 @@ type Change struct {
 	Seq  int64
 	Kind Kind
 	ID   string
+	At   Time // when, by the clock of who wrote it: shortly before the commit
 }
 
 // Kind says what a change is about.

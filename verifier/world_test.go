@@ -100,6 +100,8 @@ func (m *memory) Poll(context.Context) ([]registry.Change, bool, error) {
 	return changes, reset, nil
 }
 
+func (*memory) News() <-chan struct{} { return nil }
+
 // world is a verifier over a real directory over a store in memory.
 type world struct {
 	testing.TB
