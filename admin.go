@@ -49,7 +49,7 @@ func (a *admin) metrics() *prometheus.Registry {
 
 // rooms are those that count something.
 func (a *admin) rooms() []interface{ Collectors() []prometheus.Collector } {
-	rooms := []interface{ Collectors() []prometheus.Collector }{a.p.registry, a.p.directory, a.p.verifier, a.p.front, a.p.reloader}
+	rooms := []interface{ Collectors() []prometheus.Collector }{a.p.store, a.p.directory, a.p.verifier, a.p.front, a.p.reloader}
 	if a.p.issuer != nil {
 		rooms = append(rooms, a.p.issuer)
 	}
@@ -75,6 +75,9 @@ func (a *admin) unready() []string {
 	var reasons []string
 	if a.p.draining.Load() {
 		reasons = append(reasons, "draining: this process is about to end")
+	}
+	if !a.p.directory.Loaded() {
+		return append(reasons, "starting: keys, revocations and the position of the change feed were not loaded from the store yet; the log says why")
 	}
 	if !a.p.directory.Fresh(now) {
 		reasons = append(reasons, "stale: the store was last read "+a.p.directory.Age(now).Round(time.Second).String()+

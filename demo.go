@@ -117,11 +117,15 @@ func (d *DemoCommand) Run(ctx context.Context, e *environment) (err error) {
 // prints the commands.
 func (d *DemoCommand) show(ctx context.Context, e *environment, p *postern, upstream string) error {
 	actor := registry.Actor{Kind: "postern", ID: "demo"}
-	acme, err := p.registry.CreateOrganization(ctx, actor, "Acme", registry.Terms{})
+	r, err := p.store.opened()
 	if err != nil {
 		return err
 	}
-	client, secret, err := p.registry.CreateClient(ctx, actor, registry.NewClient{
+	acme, err := r.CreateOrganization(ctx, actor, "Acme", registry.Terms{})
+	if err != nil {
+		return err
+	}
+	client, secret, err := r.CreateClient(ctx, actor, registry.NewClient{
 		OrganizationID: acme.ID, Application: "demo", Environment: "development",
 	})
 	if err != nil {

@@ -203,7 +203,7 @@ func serveOn(t *testing.T, up *upstream, store, more string) *served {
 // await reads the doors' addresses from the log.
 func (s *served) await(ended chan struct{}) {
 	s.t.Helper()
-	eventually(s.t, 3*time.Second, "postern serves", func() bool {
+	eventually(s.t, 20*time.Second, "postern serves", func() bool {
 		select {
 		case <-ended:
 			s.t.Fatalf("postern ended: %s", s.logs)

@@ -67,8 +67,7 @@ type postern struct {
 	config config.Config
 	log    *slog.Logger
 
-	registry  *registry.Registry
-	feed      *registry.Feed
+	store     *lateStore
 	directory *directory.Directory
 	verifier  *verifier.Verifier
 	issuer    *issuer.Issuer // nil where issuing is off
@@ -114,7 +113,7 @@ func assemble(ctx context.Context, e *environment, source config.Source, c confi
 	}
 	p.closers = append(p.closers, p.verifier.Close)
 	if c.Issuer.Enabled {
-		p.issuer = issuer.New(p.directory, p.registry, issuer.Options{
+		p.issuer = issuer.New(p.directory, p.store, issuer.Options{
 			URL: url, Audience: audience, Realm: c.Issuer.Realm, TokenPath: c.Issuer.TokenPath,
 			Lifetime: time.Duration(c.Issuer.Lifetime), MaxLifetime: time.Duration(c.Issuer.MaxLifetime),
 			Algorithm: token.Algorithm(c.Issuer.Algorithm), Verifier: p.verifier,
@@ -151,33 +150,15 @@ func (p *postern) listen(ctx context.Context) (err error) {
 	return nil
 }
 
-// openStore opens the registry, makes the first signing key, and follows the feed.
+// openStore opens the registry, or goes on trying behind the doors, and follows the feed.
 func (p *postern) openStore(ctx context.Context, e *environment) (err error) {
-	p.registry, err = registry.Open(ctx, registry.Options{
-		DSN: p.config.Store, MasterKey: p.config.Keys.MasterKey, Now: e.Now, Random: e.Random, Log: p.log,
-	})
-	if err != nil {
-		return fmt.Errorf("open store: %w", err)
+	p.store = newLateStore(p.log, p.connect(e))
+	p.closers = append(p.closers, func() { p.warn("close store", p.store.close()) })
+	if err := p.store.start(ctx); err != nil {
+		return err
 	}
-	p.closers = append(p.closers, func() { p.warn("close store", p.registry.Close()) })
-	if p.config.Issuer.Enabled {
-		created, err := p.registry.EnsureKey(ctx, registry.Actor{Kind: "postern"}, p.config.Issuer.Algorithm,
-			keyPublish, time.Duration(p.config.Issuer.MaxLifetime)+time.Minute, func() (registry.Key, error) {
-				return newKey(token.Algorithm(p.config.Issuer.Algorithm), e.Random)
-			})
-		if err != nil {
-			return fmt.Errorf("make the first signing key: %w", err)
-		}
-		if created {
-			p.log.Info("made a signing key", "algorithm", p.config.Issuer.Algorithm)
-		}
-	}
-	if p.feed, err = p.registry.Feed(ctx); err != nil {
-		return fmt.Errorf("open the change feed: %w", err)
-	}
-	p.closers = append(p.closers, func() { p.warn("close the change feed", p.feed.Close()) })
-	p.directory, err = directory.Open(ctx, p.registry, p.feed, directory.Options{
-		MaxStaleness: time.Duration(p.config.Verify.MaxStaleness), ServeStale: p.config.Verify.OnStale == "serve",
+	p.directory, err = directory.Open(ctx, p.store, p.store, directory.Options{
+		MaxStaleness: time.Duration(p.config.Verify.MaxStaleness), ServeStale: p.config.Verify.OnStale == "serve", Late: true,
 		Now: e.Now, Log: p.log,
 	})
 	if err != nil {
@@ -185,6 +166,41 @@ func (p *postern) openStore(ctx context.Context, e *environment) (err error) {
 	}
 	p.closers = append(p.closers, p.directory.Close)
 	return nil
+}
+
+// connect returns what tries once to open the store, to make the first signing key and to
+// connect to the change feed.
+func (p *postern) connect(e *environment) func(context.Context, *registry.Metrics) (*connected, error) {
+	return func(ctx context.Context, metrics *registry.Metrics) (_ *connected, err error) {
+		r, err := registry.Open(ctx, registry.Options{
+			DSN: p.config.Store, MasterKey: p.config.Keys.MasterKey, Now: e.Now, Random: e.Random, Log: p.log, Metrics: metrics,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+		defer func() {
+			if err != nil {
+				p.warn("close store", r.Close())
+			}
+		}()
+		if p.config.Issuer.Enabled {
+			created, err := r.EnsureKey(ctx, registry.Actor{Kind: "postern"}, p.config.Issuer.Algorithm,
+				keyPublish, time.Duration(p.config.Issuer.MaxLifetime)+time.Minute, func() (registry.Key, error) {
+					return newKey(token.Algorithm(p.config.Issuer.Algorithm), e.Random)
+				})
+			if err != nil {
+				return nil, fmt.Errorf("make the first signing key: %w", err)
+			}
+			if created {
+				p.log.Info("made a signing key", "algorithm", p.config.Issuer.Algorithm)
+			}
+		}
+		feed, err := r.Feed(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("open the change feed: %w", err)
+		}
+		return &connected{r, feed}, nil
+	}
 }
 
 // identity is iss and aud. On loopback the address that was taken stands for a URL
