@@ -34,6 +34,7 @@ type commands struct {
 	Client       ClientCommand       `cmd:"" help:"Clients: one application of an organization in one stage."`
 	Token        TokenCommand        `cmd:"" help:"Access tokens: issue, inspect, list, revoke."`
 	Key          KeyCommand          `cmd:"" help:"Signing keys: list, rotate, remove."`
+	Store        StoreCommand        `cmd:"" help:"The store as a whole: back up, restore, copy, check."`
 
 	Healthcheck HealthcheckCommand `cmd:"" help:"Ask a running postern whether it is ready."`
 	Version     VersionCommand     `cmd:"" help:"Print the version and how it was built."`

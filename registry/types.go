@@ -262,6 +262,7 @@ const (
 	KindClient       Kind = "client"
 	KindToken        Kind = "token"
 	KindKey          Kind = "key"
+	KindStore        Kind = "store" // in the audit trail alone: the whole of it was copied
 )
 
 // Actor is who did something, for the audit trail.
