@@ -18,17 +18,14 @@ type KeyCommand struct {
 	List   KeyListCommand   `cmd:"" help:"List the signing keys, with what each does now."`
 	Show   KeyShowCommand   `cmd:"" help:"Show one signing key with its public JWK."`
 	Rotate KeyRotateCommand `cmd:"" help:"Make a new signing key; the old ones verify until what they signed has expired."`
-	Remove KeyRemoveCommand `cmd:"" help:"Remove a key at once, as after a compromise: all that it signed is refused."`
+	Remove KeyRemoveCommand `cmd:"" aliases:"revoke" help:"Remove a key at once, as after a compromise: all that it signed is refused."`
+	Rewrap KeyRewrapCommand `cmd:"" help:"Change the master key that the signing keys are encrypted with; no signing key changes."`
 }
 
 const (
 	keysHint   = "postern key list shows the signing keys there are"
 	masterHint = "the master key comes from keys.master_key_file of the configuration (--config FILE), or from $POSTERN_KEYS_MASTER_KEY_FILE"
 )
-
-// clockSkew is how much longer than the longest token a key is kept, for replicas whose
-// clocks differ.
-const clockSkew = time.Minute
 
 // KeyListCommand lists keys.
 type KeyListCommand struct{ where }
@@ -83,18 +80,18 @@ func (c *KeyShowCommand) Run(ctx context.Context, e *environment) error {
 type KeyRotateCommand struct {
 	where
 	Algorithm string         `enum:",ES256,RS256,EdDSA" default:"" placeholder:"NAME" help:"ES256, RS256 or EdDSA; by default issuer.algorithm of the configuration."`
-	Publish   time.Duration  `default:"10m" placeholder:"DURATION" help:"How long the new key is published before it signs, so that everyone who verifies knows it by then."`
+	Publish   *time.Duration `placeholder:"DURATION" help:"How long the new key is published before it signs, so that everyone who verifies knows it by then; by default keys.publish of the configuration."`
 	Keep      *time.Duration `placeholder:"DURATION" help:"How long the old keys verify after that; by default, and at least, as long as a token can live (issuer.max_lifetime)."`
 }
 
 // Help gives an example.
 func (KeyRotateCommand) Help() string {
-	return example("postern key rotate --algorithm ES256 --publish 10m")
+	return example("postern key rotate", "postern key rotate --algorithm ES256 --publish 10m")
 }
 
 // Validate refuses a past.
 func (c *KeyRotateCommand) Validate() error {
-	if c.Publish < 0 {
+	if c.Publish != nil && *c.Publish < 0 {
 		return errors.New("--publish: use a duration that is not negative, for example 10m")
 	}
 	return nil
@@ -108,8 +105,11 @@ func (c *KeyRotateCommand) Run(ctx context.Context, e *environment) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, r.Close()) }()
-		longest := time.Duration(settings.Issuer.MaxLifetime)
-		keep := longest + clockSkew
+		longest, rotation := time.Duration(settings.Issuer.MaxLifetime), rotationOf(settings)
+		keep, publish := rotation.Keep, rotation.Publish
+		if c.Publish != nil {
+			publish = *c.Publish
+		}
 		if c.Keep != nil {
 			keep = *c.Keep
 		}
@@ -124,7 +124,7 @@ func (c *KeyRotateCommand) Run(ctx context.Context, e *environment) error {
 		if err != nil {
 			return err
 		}
-		k, err := r.RotateKey(ctx, e.actor(), made, c.Publish, keep)
+		k, err := r.RotateKey(ctx, e.actor(), made, publish, keep)
 		if err != nil {
 			return err
 		}

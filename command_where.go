@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -33,11 +34,15 @@ const (
 
 // settings loads the configuration that the command line and the environment name. Where
 // nothing says who the issuer is, its URL and audience are empty.
-func (w where) settings(e *environment) (config.Config, error) {
+func (w where) settings(e *environment) (config.Config, error) { return w.load(e, nil) }
+
+// load is settings with more flags, by the settings that they are for.
+func (w where) load(e *environment, flags map[string]string) (config.Config, error) {
 	var best config.Config
 	var fault error
 	for i, standIn := range []struct{ upstream, issuer string }{{"", ""}, {nowhere, ""}, {"", nobody}, {nowhere, nobody}} {
 		source := config.Source{File: configFile(e, w.Config), Environ: e.Environ, Flags: map[string]string{}, Upstream: standIn.upstream}
+		maps.Copy(source.Flags, flags)
 		if w.Store != "" {
 			source.Flags["store"] = w.Store
 		}

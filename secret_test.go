@@ -39,8 +39,9 @@ func revealers() map[string]string {
 		"registry/source.go: openSource":                     "the kind of store that a DSN names, and its path",
 		"registry/source.go: openOtherSource":                "the DSN",
 		"registry/wrap.go: (sealer).seal":                    "the private key is encrypted",
-		"registry/wrap.go: (*Registry).loadDataKey":          "the master key decrypts the data key",
-		"registry/wrap.go: (*Registry).wrapDataKey":          "the master key encrypts the data key",
+		"registry/rewrap.go: (*Registry).Rewrap":             "the length of the new master key",
+		"registry/rewrap.go: openDataKey":                    "the master key decrypts the data key",
+		"registry/wrap.go: wrapDataKey":                      "the master key encrypts the data key",
 	}
 }
 

@@ -20,10 +20,6 @@ import (
 	"postern/verifier"
 )
 
-// keyPublish is how long a new signing key is in the JWK Set before it signs: longer
-// than the JWK Set may be cached.
-const keyPublish = 10 * time.Minute
-
 // ServeCommand serves until it is told to end.
 type ServeCommand struct {
 	Config      string `placeholder:"FILE" help:"The configuration; by default $$POSTERN_CONFIG. Without one: SQLite in the working directory, on loopback."`
@@ -68,6 +64,7 @@ type postern struct {
 	log    *slog.Logger
 
 	store     *lateStore
+	makeKey   func() (registry.Key, error) // makes one of issuer.algorithm
 	directory *directory.Directory
 	verifier  *verifier.Verifier
 	issuer    *issuer.Issuer // nil where issuing is off
@@ -89,6 +86,7 @@ type postern struct {
 // be again. After an error nothing is left open.
 func assemble(ctx context.Context, e *environment, source config.Source, c config.Config) (_ *postern, err error) {
 	p := &postern{config: c, log: e.Logger(c.Log.Format, level(c.Log.Level)), quitting: make(chan struct{})}
+	p.makeKey = e.keyMaker(c)
 	p.quit = sync.OnceFunc(func() { close(p.quitting) })
 	defer func() {
 		if err != nil {
@@ -116,7 +114,7 @@ func assemble(ctx context.Context, e *environment, source config.Source, c confi
 		p.issuer = issuer.New(p.directory, p.store, issuer.Options{
 			URL: url, Audience: audience, Realm: c.Issuer.Realm, TokenPath: c.Issuer.TokenPath,
 			Lifetime: time.Duration(c.Issuer.Lifetime), MaxLifetime: time.Duration(c.Issuer.MaxLifetime),
-			Algorithm: token.Algorithm(c.Issuer.Algorithm), Verifier: p.verifier,
+			Algorithm: token.Algorithm(c.Issuer.Algorithm), KeyPublish: time.Duration(c.Keys.Publish), Verifier: p.verifier,
 			Now: e.Now, Random: e.Random, Log: p.log,
 		})
 	}
@@ -184,10 +182,8 @@ func (p *postern) connect(e *environment) func(context.Context, *registry.Metric
 			}
 		}()
 		if p.config.Issuer.Enabled {
-			created, err := r.EnsureKey(ctx, registry.Actor{Kind: "postern"}, p.config.Issuer.Algorithm,
-				keyPublish, time.Duration(p.config.Issuer.MaxLifetime)+time.Minute, func() (registry.Key, error) {
-					return newKey(token.Algorithm(p.config.Issuer.Algorithm), e.Random)
-				})
+			rotation := rotationOf(p.config)
+			created, err := r.EnsureKey(ctx, registry.Actor{Kind: "postern"}, p.config.Issuer.Algorithm, rotation.Publish, rotation.Keep, p.makeKey)
 			if err != nil {
 				return nil, fmt.Errorf("make the first signing key: %w", err)
 			}
@@ -254,6 +250,7 @@ func (p *postern) serve(ctx context.Context) error {
 	doors.Go(func() { failed <- p.admin.serve(p.adminListener) })
 	if p.issuer != nil {
 		loops.Go(func() { p.issuer.Run(ctx) })
+		loops.Go(func() { p.rotateKeys(ctx) })
 	}
 	loops.Go(func() { p.reloader.run(ctx) })
 	p.log.Info("serving", "front", p.frontListener.Addr().String(), "admin", p.adminListener.Addr().String(), "issuing", p.issuer != nil)

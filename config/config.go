@@ -38,7 +38,7 @@ type Config struct {
 	Admin     Admin         `yaml:"admin" restart:"true" doc:"the private door: metrics and health"`
 	Store     secret.Secret `yaml:"store" restart:"true" default:"sqlite:postern.db" doc:"where organizations, clients and tokens are kept: sqlite:PATH, relative to the working directory"`
 	StoreFile string        `yaml:"store_file" restart:"true" default:"" file:"true" doc:"a file that holds the value of store"`
-	Keys      Keys          `yaml:"keys" restart:"true" doc:"what protects the signing keys in the store"`
+	Keys      Keys          `yaml:"keys" restart:"true" doc:"what protects the signing keys in the store, and when a new one follows"`
 	Issuer    Issuer        `yaml:"issuer" restart:"true" doc:"the token route"`
 	Assertion Assertion     `yaml:"assertion" restart:"true" doc:"the signed identity that routes with an assertion send to their upstream"`
 	Verify    Verify        `yaml:"verify" restart:"true" doc:"how access tokens are verified"`
@@ -92,11 +92,14 @@ type Admin struct {
 	Listen string `yaml:"listen" default:"127.0.0.1:9090" doc:"address and port of /metrics, /livez and /readyz; port 0 takes a free one"`
 }
 
-// Keys is the master key, which wraps the data keys that wrap the signing keys.
+// Keys is the master key, which wraps the data keys that wrap the signing keys, and how one
+// signing key follows another.
 type Keys struct {
 	// MasterKey is 32 raw bytes once Load has returned it, or empty: none.
 	MasterKey     secret.Secret `yaml:"master_key" default:"" doc:"32 random bytes in base64 or hex (openssl rand -base64 32) that the signing keys are encrypted with; give it by the environment or a file, never by a flag; empty: they are stored in clear"`
 	MasterKeyFile string        `yaml:"master_key_file" default:"" file:"true" doc:"a file that holds the value of master_key"`
+	Rotate        Duration      `yaml:"rotate" default:"" min:"1s" doc:"how long a signing key signs until the next one does, by itself; of many replicas one makes it; empty: only postern key rotate does"`
+	Publish       Duration      `yaml:"publish" default:"2h" zero:"true" max:"8760h" doc:"how long a new signing key is in the JWK Set before it signs, less than rotate: at least as long as anybody who verifies keeps the set"`
 }
 
 // Issuer is the token route.

@@ -86,6 +86,7 @@ func TestDefault(t *testing.T) {
 		Assertion: Assertion{Lifetime: Duration(5 * time.Minute)},
 		Admin:     Admin{Listen: "127.0.0.1:9090"},
 		Store:     "sqlite:postern.db",
+		Keys:      Keys{Publish: Duration(2 * time.Hour)},
 		Issuer: Issuer{
 			Enabled: true, Realm: "postern", TokenPath: "/oauth/token", Algorithm: "ES256",
 			Lifetime: Duration(2 * time.Hour), MaxLifetime: Duration(24 * time.Hour),
@@ -133,7 +134,7 @@ func TestExample(t *testing.T) {
 			r.Health.Path, r.MaxBody, r.StallTimeout = "/healthz", 10<<20, Duration(5*time.Minute)
 		}),
 	}
-	want.warnings = []string{"example.yaml:56: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
+	want.warnings = []string{"example.yaml:59: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("example.yaml is not what it says: %s", diff)
 	}
@@ -178,7 +179,7 @@ func TestEnvironmentReachesEverySetting(t *testing.T) {
 	other := map[string]string{
 		"string": "X-Other", "bool": "false", "int": "7", "Duration": "90m", "Size": "5KiB", "Secret": "sqlite:other.db",
 		"front.listen": "127.0.0.1:1", "admin.listen": "127.0.0.1:2", "store_file": "", "keys.master_key_file": "",
-		"keys.master_key": aKey, "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
+		"keys.master_key": aKey, "keys.rotate": "3h", "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
 		"verify.cache": "2MiB", "verify.on_stale": "serve", "log.format": "text", "log.level": "warn", "log.access": "true",
 		"issuer.lifetime": "90s", "verify.leeway": "9s", "front.max_header": "9KiB", "issuer.max_lifetime": "25h",
 		"front.proxy_protocol": "true", "front.max_fields": "11", "decision.path": "/d", "assertion.lifetime": "9m",

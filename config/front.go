@@ -40,6 +40,9 @@ func (l *loader) sizes() {
 	f, i := l.config.Front, l.config.Issuer
 	l.below("front.max_target", "front.max_header", f.MaxTarget.String(), f.MaxHeader.String(), f.MaxTarget < f.MaxHeader)
 	l.below("issuer.lifetime", "issuer.max_lifetime", i.Lifetime.String(), i.MaxLifetime.String(), i.Lifetime <= i.MaxLifetime)
+	if k := l.config.Keys; k.Rotate != 0 {
+		l.below("keys.publish", "keys.rotate", k.Publish.String(), k.Rotate.String(), k.Publish < k.Rotate)
+	}
 }
 
 // front checks whom it believes, and its TLS.

@@ -109,6 +109,8 @@ func TestInvalidFiles(t *testing.T) {
 		`:1: issuer.url: "https://api.example.com/" ends with a slash: use scheme and host alone, such as https://api.example.com`)
 	f("lifetime-above-max",
 		`:1: issuer.lifetime: 25h is too much for issuer.max_lifetime, which is 24h: lower it, or raise issuer.max_lifetime`)
+	f("publish-above-rotate",
+		`:1: keys.rotate: 2h is too little for keys.publish, which is 2h: raise it, or lower keys.publish`)
 	f("line-break",
 		`:2: issuer.realm: "postern\n" has a line break or another control character: write it on one line`)
 	f("list-for-all",
@@ -126,7 +128,7 @@ func TestInvalidFiles(t *testing.T) {
 	f("listen",
 		`:1: front.listen: "localhost" is not an address and a port: use one such as 127.0.0.1:8080, [::1]:8080 or :8080`)
 	f("key-for-name",
-		`:2: keys: has an unknown key: the keys here are master_key, master_key_file; a colon needs a space after it`)
+		`:2: keys: has an unknown key: the keys here are master_key, master_key_file, rotate, publish; a colon needs a space after it`)
 	f("master-key-file",
 		`:1: keys.master_key_file: names a file that cannot be read: no such file or directory`)
 	f("master-key-list",
@@ -238,7 +240,7 @@ func TestInvalidFiles(t *testing.T) {
 	f("two-documents",
 		`:2: is a second document: keep one document in the file, with no --- in between`)
 	f("unknown-key-no-space",
-		`:1: keys: has an unknown key: the keys here are master_key, master_key_file; a colon needs a space after it`)
+		`:1: keys: has an unknown key: the keys here are master_key, master_key_file, rotate, publish; a colon needs a space after it`)
 	f("unknown-key",
 		`:2: front.lisen: is an unknown key: did you mean listen? the keys here are listen, tls, trusted_proxies, proxy_protocol, max_header, max_target, max_fields, max_body, min_body_rate, buffer, read_timeout, idle_timeout, write_timeout, max_connections, max_connections_per_address, drain_delay, drain`)
 	f("unknown-section",

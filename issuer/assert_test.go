@@ -164,16 +164,17 @@ func TestAssertByARemovedKey(t *testing.T) {
 	asserter := NewAsserter(w.directory, testIssuer, 5*time.Minute, rand.Reader)
 	who := w.verified(w.issuedToken())
 	now := w.now()
+	who.Expires = now.Add(24 * time.Hour).Unix() // beyond the key's end, which is behind all tokens' in the store
 	before := w.read(w.assert(asserter, who, "tracks", now))
 
-	_, err := w.store.RotateKey(t.Context(), operator, *w.newKey(), time.Hour, 0)
+	_, err := w.store.RotateKey(t.Context(), operator, *w.newKey(), 3*time.Hour, 0)
 	w.check(err)
 	w.catchUp()
 	if a := w.read(w.assert(asserter, who, "tracks", now)); a.header.Kid != before.header.Kid || a.claims["jti"] == before.claims["jti"] {
 		t.Errorf("while the next key is published: %+v, before %+v", a, before)
 	}
 	// Less than the assertion's life before the next key signs, and this one is of no use any more.
-	soon := now.Add(time.Hour - time.Minute)
+	soon := now.Add(3*time.Hour - time.Minute)
 	if exp := w.read(w.assert(asserter, who, "tracks", soon)).at("exp"); exp < soon.Unix()+58 || exp > soon.Unix()+62 {
 		t.Errorf("exp %d s ahead, the key ends in 60", exp-soon.Unix())
 	}

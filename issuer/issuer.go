@@ -13,6 +13,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,7 @@ type Options struct {
 	Lifetime    time.Duration   // of an access token
 	MaxLifetime time.Duration   // no access token lives longer, whatever the terms say; nor does a refreshed one, from its first issue
 	Algorithm   token.Algorithm // for the metadata: what tokens are signed with; "": ES256
+	KeyPublish  time.Duration   // how long a new signing key is in the JWK Set before it signs: others may keep the set for half of that, five minutes at most
 	Scopes      []string        // for the metadata: the scopes that are told to everybody; may be none
 	Verifier    Verifier        // checks the tokens that clients refresh and introspect
 	Now         func() time.Time
@@ -86,6 +88,10 @@ type Options struct {
 const (
 	// storeTimeout is how long one request waits for the store in all: past it, 503.
 	storeTimeout = 2 * time.Second
+
+	// maxAge is how long others may keep the public documents, at most: a removed key is gone
+	// from theirs by then.
+	maxAge = 5 * time.Minute
 
 	jwksPath = "/.well-known/jwks.json"
 )
@@ -100,6 +106,7 @@ type Issuer struct {
 	refreshPath   string
 	revokePath    string
 	introspection string // its path
+	cacheControl  string // of the public documents
 	challenge     string // WWW-Authenticate with 401
 	issuerText    []byte // URL as a JSON string
 	audienceText  []byte // Audience as a JSON string
@@ -134,6 +141,7 @@ func New(d Directory, s Store, o Options) *Issuer {
 		refreshPath:   o.TokenPath + "/refresh",
 		revokePath:    o.TokenPath + "/revoke",
 		introspection: o.TokenPath + "/introspect",
+		cacheControl:  "public, max-age=" + strconv.Itoa(int(min(maxAge, o.KeyPublish/2).Seconds())),
 		challenge:     `Basic realm=` + quoted(o.Realm),
 		issuerText:    jsonText(o.URL),
 		audienceText:  jsonText(o.Audience),

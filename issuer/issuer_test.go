@@ -153,7 +153,7 @@ func start(t testing.TB, terms registry.Terms) *world {
 	t.Cleanup(w.verifier.Close)
 	w.issuer = New(w.directory, w.store, Options{
 		URL: testIssuer, Realm: "Example API", TokenPath: testPath, Verifier: w.verifier,
-		Lifetime: 2 * time.Hour, MaxLifetime: 24 * time.Hour, Now: now, Random: rand.Reader, Log: log,
+		Lifetime: 2 * time.Hour, MaxLifetime: 24 * time.Hour, KeyPublish: 2 * time.Hour, Now: now, Random: rand.Reader, Log: log,
 	})
 	w.address = serve(t, w.handle, 10*time.Second)
 	return w

@@ -16,13 +16,13 @@ func (i *Issuer) jwks(ctx *fasthttp.RequestCtx, requestID string) answer.Reason 
 	return i.publish(ctx, "application/jwk-set+json", keys.Document(), requestID)
 }
 
-// publish answers with a public document. It may be kept for five minutes: a key is
-// published long before it signs.
+// publish answers with a public document. It may be kept for five minutes, and for half of
+// the time that a key is published before it signs: nobody who verifies misses one.
 func (i *Issuer) publish(ctx *fasthttp.RequestCtx, contentType string, document []byte, requestID string) answer.Reason {
 	if !ctx.IsGet() && !ctx.IsHead() {
 		return i.refuse(ctx, guide, answer.Refusal{Reason: answer.MethodNotAllowed, Allow: "GET, HEAD", Close: hasBody(ctx)}, requestID)
 	}
-	begin(ctx, fasthttp.StatusOK, contentType, "public, max-age=300", requestID).SetBodyRaw(document)
+	begin(ctx, fasthttp.StatusOK, contentType, i.cacheControl, requestID).SetBodyRaw(document)
 	if hasBody(ctx) {
 		ctx.SetConnectionClose() // nobody reads it, so nothing behind it may be taken for a request
 	}

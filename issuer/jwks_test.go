@@ -3,6 +3,7 @@ package issuer
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"postern/answer"
 	"postern/directory"
@@ -40,6 +41,22 @@ func TestJWKSet(t *testing.T) {
 		w.want(r, 405, answer.MethodNotAllowed)
 		if allow := r.Header.Get("Allow"); allow != "GET, HEAD" {
 			t.Errorf("Allow: %q", allow)
+		}
+	}
+}
+
+// Nobody may keep the set for longer than a key is in it before it signs.
+func TestJWKSetAge(t *testing.T) {
+	w := start(t, registry.Terms{})
+	for publish, want := range map[time.Duration]string{
+		24 * time.Hour: "public, max-age=300", 10 * time.Minute: "public, max-age=300", 10 * time.Second: "public, max-age=5",
+		time.Second: "public, max-age=0", 0: "public, max-age=0",
+	} {
+		o := w.issuer.options
+		o.KeyPublish = publish
+		w.issuer = New(w.directory, w.store, o)
+		if got := w.send("GET /.well-known/jwks.json HTTP/1.1\r\nHost: a\r\n\r\n").Header.Get("Cache-Control"); got != want {
+			t.Errorf("published for %s: %q, want %q", publish, got, want)
 		}
 	}
 }

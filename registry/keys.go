@@ -81,8 +81,7 @@ func (r *Registry) EnsureKey(ctx context.Context, a Actor, algorithm string, pub
 	if r.sealer.err != nil {
 		return false, fmt.Errorf("ensure key: %w", r.sealer.err)
 	}
-	const current = `removed_at IS NULL AND verifies_until IS NULL`
-	found, err := findKeys(ctx, r.engine.read, current+` AND algorithm = $1`, algorithm)
+	found, err := findKeys(ctx, r.engine.read, unfollowed+` AND algorithm = $1`, algorithm)
 	if err != nil || len(found) > 0 {
 		return false, r.fault("ensure key", err)
 	}
@@ -93,8 +92,8 @@ func (r *Registry) EnsureKey(ctx context.Context, a Actor, algorithm string, pub
 	if k.Algorithm != algorithm {
 		return false, invalid("algorithm: the key is for another one")
 	}
-	err = r.mutate(ctx, "ensure key", a, func(tx *tx) (*deed, error) {
-		all, err := findKeys(ctx, tx, current)
+	err = r.mutateKeys(ctx, "ensure key", a, func(tx *tx) (*deed, error) {
+		all, err := findKeys(ctx, tx, unfollowed)
 		if err != nil {
 			return nil, err
 		}
@@ -114,10 +113,10 @@ func (r *Registry) EnsureKey(ctx context.Context, a Actor, algorithm string, pub
 }
 
 // RotateKey adds a key that signs after publish, and lets the keys before it verify for keep
-// after that. It returns k as it was stored, without its private part. ErrConflict when a
+// after that, or until the last token there is has expired, if that is later. It returns k as it was stored, without its private part. ErrConflict when a
 // key has this id.
 func (r *Registry) RotateKey(ctx context.Context, a Actor, k Key, publish, keep time.Duration) (stored Key, err error) {
-	err = r.mutate(ctx, "rotate key", a, func(tx *tx) (*deed, error) {
+	err = r.mutateKeys(ctx, "rotate key", a, func(tx *tx) (*deed, error) {
 		stored, err = r.addKey(ctx, tx, k, publish, keep)
 		return &deed{"rotate", KindKey, k.ID, k.Algorithm}, err
 	})
@@ -130,13 +129,19 @@ func (r *Registry) addKey(ctx context.Context, tx *tx, k Key, publish, keep time
 		return Key{}, invalid("key: it is published for 0 or more, and kept for 0 or more")
 	}
 	k.SignsFrom = tx.now.later(publish)
-	// A key that was to sign as late or later is overtaken. It goes on verifying: by another
-	// clock it may have signed already.
-	err := tx.set(ctx, `UPDATE signing_key SET signs_from = $1 WHERE removed_at IS NULL AND signs_from > $1`, int64(k.SignsFrom-1))
+	// Tokens may live longer than keep says: it may follow from a setting that was lowered.
+	last, err := lastExpiry(ctx, tx)
 	if err != nil {
 		return Key{}, err
 	}
-	err = tx.set(ctx, `UPDATE signing_key SET verifies_until = $1 WHERE removed_at IS NULL AND verifies_until IS NULL`, int64(k.SignsFrom.later(keep)))
+	until := max(k.SignsFrom.later(keep), last.later(grace))
+	// A key that was to sign as late or later is overtaken. It goes on verifying: by another
+	// clock it may have signed already.
+	err = tx.set(ctx, `UPDATE signing_key SET signs_from = $1 WHERE removed_at IS NULL AND signs_from > $1`, int64(k.SignsFrom-1))
+	if err != nil {
+		return Key{}, err
+	}
+	err = tx.set(ctx, `UPDATE signing_key SET verifies_until = $1 WHERE removed_at IS NULL AND verifies_until IS NULL`, int64(until))
 	if err != nil {
 		return Key{}, err
 	}
@@ -164,7 +169,7 @@ func (r *Registry) insertKey(ctx context.Context, tx *tx, k Key) (Key, error) {
 // left that signs now and goes on signing, replacement is stored in the same step and signs at
 // once; without one, that is ErrConflict. Otherwise replacement is not used.
 func (r *Registry) RemoveKey(ctx context.Context, a Actor, id string, replacement *Key) error {
-	return r.mutate(ctx, "remove key", a, func(tx *tx) (*deed, error) {
+	return r.mutateKeys(ctx, "remove key", a, func(tx *tx) (*deed, error) {
 		k, err := findKey(ctx, tx, id)
 		if err != nil || k.RemovedAt != 0 {
 			return nil, err

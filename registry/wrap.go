@@ -86,35 +86,29 @@ func (r *Registry) loadDataKey(ctx context.Context, conn *sql.Conn) (wrapped boo
 	if err != nil {
 		return false, err
 	}
-	master := r.options.MasterKey.Reveal()
-	switch {
-	case wrapping == wrappedByMaster && master == "":
+	if wrapping == wrappedByMaster && r.options.MasterKey == "" {
 		r.sealer = sealer{err: errors.New("the signing keys in this store are wrapped: set keys.master_key_file to the file of their master key")}
 		return false, nil
-	case wrapping == wrappedByMaster:
-		aead, err := newAEAD([]byte(master))
-		if err != nil {
-			return false, err
-		}
-		plain, err := unseal(aead, material, dataKeyContext(id))
-		if err != nil {
-			r.sealer = sealer{err: errors.New("the signing keys in this store are wrapped by another master key: set keys.master_key_file to the file of that one")}
-			return false, nil
-		}
-		return false, r.useDataKey(id, plain)
 	}
-	plain, err := base64.StdEncoding.DecodeString(material)
+	plain, err := openDataKey(id, wrapping, material, r.options.MasterKey)
+	if errors.Is(err, errAnotherMaster) {
+		r.sealer = sealer{err: err}
+		return false, nil
+	}
 	if err != nil {
-		return false, fmt.Errorf("read the data key: %w", err)
+		return false, err
+	}
+	if wrapping == wrappedByMaster {
+		return false, r.useDataKey(id, plain)
 	}
 	if err := r.useDataKey(id, plain); err != nil {
 		return false, err
 	}
-	if master == "" {
+	if r.options.MasterKey == "" {
 		r.warnUnwrapped()
 		return false, nil
 	}
-	text, err := r.wrapDataKey(id, plain)
+	text, err := wrapDataKey(id, plain, r.options.MasterKey, r.options.Random)
 	if err != nil {
 		return false, err
 	}
@@ -134,7 +128,7 @@ func (r *Registry) makeDataKey(ctx context.Context, conn *sql.Conn) error {
 	wrapping, material := wrappedByNone, base64.StdEncoding.EncodeToString(plain)
 	if r.options.MasterKey != "" {
 		wrapping = wrappedByMaster
-		if material, err = r.wrapDataKey(id, plain); err != nil {
+		if material, err = wrapDataKey(id, plain, r.options.MasterKey, r.options.Random); err != nil {
 			return err
 		}
 	} else {
@@ -146,12 +140,12 @@ func (r *Registry) makeDataKey(ctx context.Context, conn *sql.Conn) error {
 	return r.useDataKey(id, plain)
 }
 
-func (r *Registry) wrapDataKey(id string, plain []byte) (string, error) {
-	aead, err := newAEAD([]byte(r.options.MasterKey.Reveal()))
+func wrapDataKey(id string, plain []byte, master secret.Secret, random io.Reader) (string, error) {
+	aead, err := newAEAD([]byte(master.Reveal()))
 	if err != nil {
 		return "", err
 	}
-	return seal(aead, r.options.Random, plain, dataKeyContext(id))
+	return seal(aead, random, plain, dataKeyContext(id))
 }
 
 func (r *Registry) useDataKey(id string, plain []byte) error {
