@@ -86,7 +86,7 @@ func wrapOpenKeys(ctx context.Context, tx *sql.Tx, r *Registry) (wrapped bool, e
 		if err != nil {
 			return false, errors.New("the data key is damaged")
 		}
-		text, err := r.wrapDataKey(k.id, plain)
+		text, err := wrapDataKey(k.id, plain, r.options.MasterKey, r.options.Random)
 		if err != nil {
 			return false, err
 		}
