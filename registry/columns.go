@@ -53,8 +53,20 @@ func nullable(s string) any {
 // what is not UTF-8. A look-up of anything else finds nothing.
 func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// each calls scan for each row of a query and closes it.
+// each calls scan for each row of a query and closes it. A pool's patience is for each row.
 func each(ctx context.Context, q querier, scan func(*sql.Rows) error, query string, args ...any) error {
+	if p, ok := q.(*pool); ok && p.patience > 0 {
+		limited, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		timer := time.AfterFunc(p.patience, func() { cancel(context.DeadlineExceeded) })
+		defer timer.Stop()
+		ctx = limited
+		inner := scan
+		scan = func(rows *sql.Rows) error {
+			timer.Reset(p.patience)
+			return inner(rows)
+		}
+	}
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err

@@ -29,7 +29,9 @@ func (r *Registry) findGrant(ctx context.Context, clientID string) (g Grant, err
 	if !storable(clientID) {
 		return g, notFound(KindClient)
 	}
-	rows, err := r.grant.QueryContext(ctx, int64(r.now()), clientID)
+	ctx, cancel := r.engine.read.bound(ctx)
+	defer cancel()
+	rows, err := r.grant.query(ctx, r.engine.read, int64(r.now()), clientID)
 	if err != nil {
 		return g, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,12 +37,29 @@ func (c *clock) add(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
+// store makes the place of a new store: a path, or the DSN of an empty database.
+type store func(testing.TB) string
+
+// onBoth runs a test on each engine.
+func onBoth(t *testing.T, f func(t *testing.T, file store)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, file) })
+	t.Run("postgres", func(t *testing.T) { f(t, shared.Fresh) })
+}
+
 func file(t testing.TB) string { return filepath.Join(t.TempDir(), "postern.db") }
+
+// least are the least options of a store: PostgreSQL wants a master key.
+func least(path string) Options {
+	if strings.HasPrefix(path, "postgres://") {
+		return Options{DSN: secret.Secret(path), MasterKey: secret.Secret(strings.Repeat("k", dataKeySize))}
+	}
+	return Options{DSN: secret.Secret("sqlite:" + path)}
+}
 
 // open opens the store in path and closes it when the test ends.
 func open(t testing.TB, path string, change ...func(*Options)) *Registry {
 	t.Helper()
-	o := Options{DSN: secret.Secret("sqlite:" + path)}
+	o := least(path)
 	for _, f := range change {
 		f(&o)
 	}

@@ -54,7 +54,7 @@ func (r *Registry) ImportClients(ctx context.Context, a Actor, clients []Importe
 	if progress == nil {
 		progress = func(int) {}
 	}
-	inner, err := r.engine.begin(ctx)
+	inner, err := r.engine.beginChange(ctx)
 	if err != nil {
 		return r.fault("import clients", err)
 	}

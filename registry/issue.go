@@ -2,9 +2,12 @@ package registry
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,9 +25,9 @@ const (
 	// markEvery is how often the last use of one secret is recorded at most.
 	markEvery = time.Minute
 
-	insertTokenQuery = `INSERT INTO token (id, subject_type, subject_id, organization_id, issuer_type, issuer_id, scope, key_id, issued_at, expires_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
-	markUsedQuery = `UPDATE client_secret SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at <= $3)`
+	insertTokenInto  = `INSERT INTO token (id, subject_type, subject_id, organization_id, issuer_type, issuer_id, scope, key_id, issued_at, expires_at) VALUES `
+	insertTokenQuery = insertTokenInto + `($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
+	markUsedQuery    = `UPDATE client_secret SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at <= $3)`
 )
 
 // issue is one token on its way to the writer.
@@ -86,8 +89,7 @@ func (r *Registry) RecordToken(ctx context.Context, a Actor, t Token) error {
 	}
 	return r.mutate(ctx, "record token", a, func(tx *tx) (*deed, error) {
 		return &deed{"issue", KindToken, t.ID, "client " + t.SubjectID},
-			tx.set(ctx, insertTokenQuery, t.ID, t.SubjectType, t.SubjectID, t.OrganizationID, nullable(t.IssuerType), nullable(t.IssuerID),
-				t.Scope, t.KeyID, int64(t.IssuedAt), int64(t.ExpiresAt))
+			tx.set(ctx, insertTokenQuery, tokenRow(&t)...)
 	})
 }
 
@@ -161,8 +163,19 @@ func (w *writer) commit(batch []*issue) {
 		}
 		live = append(live, i)
 	}
+	w.settle(live)
+}
+
+// settle stores those that are still waited for, and answers them.
+func (w *writer) settle(live []*issue) {
 	for len(live) > 0 {
 		bad, err := w.store(live)
+		if bad == some && len(live) > 1 { // halves: few are bad, so few transactions find them
+			half := len(live) / 2
+			w.settle(live[:half:half])
+			w.settle(live[half:])
+			return
+		}
 		if bad >= 0 { // the others have nothing to do with it
 			live[bad].result <- err
 			live = slices.Delete(live, bad, bad+1)
@@ -171,7 +184,7 @@ func (w *writer) commit(batch []*issue) {
 		for _, i := range live {
 			i.result <- err
 		}
-		if err != nil {
+		if bad == -1 && err != nil {
 			w.refuse(err)
 		}
 		return
@@ -187,35 +200,34 @@ func (w *writer) refuse(err error) {
 	}
 }
 
-// store is one transaction. When a row cannot be stored, bad says which, and nothing is; bad
-// is -1 otherwise.
+// some is the bad row of a statement that does not say which.
+const some = -2
+
+// store is one transaction. When a row cannot be stored, bad says which, or that it is some,
+// and nothing is; bad is -1 otherwise.
 func (w *writer) store(batch []*issue) (bad int, err error) {
 	defer w.r.observe(opBatch, w.r.options.Now(), &err)
 	// Of all callers, and so of none: the engine bounds the wait.
-	ctx := context.Background()
+	ctx, cancel := w.r.engine.write.bound(context.Background())
+	defer cancel()
 	tx, err := w.r.engine.begin(ctx)
 	if err != nil {
 		return -1, w.r.fault("issue token", err)
 	}
 	defer tx.Rollback() // after a commit there is nothing to roll back
-	insert, mark := tx.StmtContext(ctx, w.r.insertToken), tx.StmtContext(ctx, w.r.markUsed)
+	if bad, err := w.insert(ctx, tx, batch); err != nil {
+		return w.blame(bad, err)
+	}
 	used := make(map[string]Time)
-	for n, i := range batch {
-		t := &i.token
-		_, err := insert.ExecContext(ctx, t.ID, t.SubjectType, t.SubjectID, t.OrganizationID, nullable(t.IssuerType), nullable(t.IssuerID),
-			t.Scope, t.KeyID, int64(t.IssuedAt), int64(t.ExpiresAt))
-		if err == nil && i.secretID != "" && t.IssuedAt >= max(w.marked[i.secretID], used[i.secretID]).later(markEvery) {
-			used[i.secretID] = t.IssuedAt
-			_, err = mark.ExecContext(ctx, int64(t.IssuedAt), i.secretID, int64(t.IssuedAt.later(-markEvery)))
+	for _, i := range batch {
+		if t := i.token.IssuedAt; i.secretID != "" && t >= max(w.marked[i.secretID], used[i.secretID]).later(markEvery) {
+			used[i.secretID] = t
 		}
-		switch {
-		case err == nil:
-		case w.r.engine.duplicate(err):
-			return n, conflict("a token with this id is there already")
-		case w.r.unavailable(err):
-			return -1, w.r.fault("issue token", err)
-		default:
-			return n, w.r.fault("issue token", err)
+	}
+	// Sorted: two replicas that lock rows in different order would wait for each other.
+	for _, id := range slices.Sorted(maps.Keys(used)) {
+		if err := w.r.markUsed.exec(ctx, tx, int64(used[id]), id, int64(used[id].later(-markEvery))); err != nil {
+			return w.blame(some, err)
 		}
 	}
 	if err := tx.Commit(); err != nil {
@@ -226,4 +238,63 @@ func (w *writer) store(batch []*issue) (bad int, err error) {
 	}
 	maps.Copy(w.marked, used)
 	return -1, nil
+}
+
+// insert stores the rows of batch, as many at once as the engine likes.
+func (w *writer) insert(ctx context.Context, tx *sql.Tx, batch []*issue) (bad int, err error) {
+	if w.r.engine.rows() == 1 || len(batch) == 1 {
+		for n, i := range batch {
+			if err := w.r.insertToken.exec(ctx, tx, tokenRow(&i.token)...); err != nil {
+				return n, err
+			}
+		}
+		return -1, nil
+	}
+	for rest := batch; len(rest) > 0; {
+		n := min(w.r.engine.rows(), len(rest))
+		args := make([]any, 0, 10*n)
+		for _, i := range rest[:n] {
+			args = append(args, tokenRow(&i.token)...)
+		}
+		if _, err := tx.ExecContext(ctx, insertTokenInto+manyPlaces(n, 10), args...); err != nil {
+			return some, err
+		}
+		rest = rest[n:]
+	}
+	return -1, nil
+}
+
+// blame says whose fault an error is: the store's (bad is -1), or that of a row.
+func (w *writer) blame(bad int, err error) (int, error) {
+	switch {
+	case w.r.engine.duplicate(err):
+		return bad, conflict("a token with this id is there already")
+	case w.r.unavailable(err):
+		bad = -1
+	}
+	return bad, w.r.fault("issue token", err)
+}
+
+// tokenRow are the arguments of insertTokenQuery.
+func tokenRow(t *Token) []any {
+	return []any{t.ID, t.SubjectType, t.SubjectID, t.OrganizationID, nullable(t.IssuerType), nullable(t.IssuerID),
+		t.Scope, t.KeyID, int64(t.IssuedAt), int64(t.ExpiresAt)}
+}
+
+// manyPlaces are the placeholders of rows rows of columns columns.
+func manyPlaces(rows, columns int) string {
+	var b strings.Builder
+	for i := range rows * columns {
+		switch {
+		case i == 0:
+			b.WriteString("($")
+		case i%columns == 0:
+			b.WriteString("), ($")
+		default:
+			b.WriteString(", $")
+		}
+		b.WriteString(strconv.Itoa(i + 1))
+	}
+	b.WriteByte(')')
+	return b.String()
 }

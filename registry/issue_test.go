@@ -13,232 +13,246 @@ import (
 )
 
 func TestToken(t *testing.T) {
-	ctx, clk := context.Background(), newClock()
-	r := open(t, file(t), at(clk))
-	c, _ := newClient(t, r)
-	want := newToken(t, clk.now(), c)
-	want.IssuerType, want.IssuerID = "User", "someone"
-	if err := r.IssueToken(ctx, want, c.Secrets[0].ID); err != nil {
-		t.Fatal(err)
-	}
-	got, err := r.Token(ctx, want.ID)
-	same(t, "read", got, err, want)
-	_, err = r.Revocation(ctx, want.ID)
-	wants(t, "not revoked", err, ErrNotFound, "not revoked")
+	onBoth(t, func(t *testing.T, file store) {
+		ctx, clk := context.Background(), newClock()
+		r := open(t, file(t), at(clk))
+		c, _ := newClient(t, r)
+		want := newToken(t, clk.now(), c)
+		want.IssuerType, want.IssuerID = "User", "someone"
+		if err := r.IssueToken(ctx, want, c.Secrets[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		got, err := r.Token(ctx, want.ID)
+		same(t, "read", got, err, want)
+		_, err = r.Revocation(ctx, want.ID)
+		wants(t, "not revoked", err, ErrNotFound, "not revoked")
 
-	clk.add(time.Second)
-	want.RevokedAt = At(clk.now())
-	got, err = r.RevokeToken(ctx, operator, want.ID)
-	same(t, "revoked", got, err, want)
-	clk.add(time.Second)
-	got, err = r.RevokeToken(ctx, operator, want.ID)
-	same(t, "revoked again", got, err, want)
-	got, err = r.Token(ctx, want.ID)
-	same(t, "revoked, read", got, err, want)
-	revocation := Revocation{TokenID: want.ID, Until: want.ExpiresAt + 60_000}
-	one, err := r.Revocation(ctx, want.ID)
-	same(t, "revocation", one, err, revocation)
-	issued(t, r, c) // not revoked
-	all, err := r.Revocations(ctx)
-	same(t, "revocations", all, err, []Revocation{revocation})
-	if events := must(r.Events(ctx, 1))(t); events[0].Action != "revoke" || events[0].Kind != KindToken || events[0].ID != want.ID {
-		t.Errorf("event %+v", events[0])
-	}
-	// To the millisecond.
-	clk.add(time.Duration(revocation.Until-At(clk.now())-1) * time.Millisecond)
-	all, err = r.Revocations(ctx)
-	same(t, "revocations before the end", all, err, []Revocation{revocation})
-	clk.add(time.Millisecond)
-	all, err = r.Revocations(ctx)
-	same(t, "revocations at the end", all, err, nil)
+		clk.add(time.Second)
+		want.RevokedAt = At(clk.now())
+		got, err = r.RevokeToken(ctx, operator, want.ID)
+		same(t, "revoked", got, err, want)
+		clk.add(time.Second)
+		got, err = r.RevokeToken(ctx, operator, want.ID)
+		same(t, "revoked again", got, err, want)
+		got, err = r.Token(ctx, want.ID)
+		same(t, "revoked, read", got, err, want)
+		revocation := Revocation{TokenID: want.ID, Until: want.ExpiresAt + 60_000}
+		one, err := r.Revocation(ctx, want.ID)
+		same(t, "revocation", one, err, revocation)
+		issued(t, r, c) // not revoked
+		all, err := r.Revocations(ctx)
+		same(t, "revocations", all, err, []Revocation{revocation})
+		if events := must(r.Events(ctx, 1))(t); events[0].Action != "revoke" || events[0].Kind != KindToken || events[0].ID != want.ID {
+			t.Errorf("event %+v", events[0])
+		}
+		// To the millisecond.
+		clk.add(time.Duration(revocation.Until-At(clk.now())-1) * time.Millisecond)
+		all, err = r.Revocations(ctx)
+		same(t, "revocations before the end", all, err, []Revocation{revocation})
+		clk.add(time.Millisecond)
+		all, err = r.Revocations(ctx)
+		same(t, "revocations at the end", all, err, nil)
+	})
 }
 
 func TestTokens(t *testing.T) {
-	ctx, clk := context.Background(), newClock()
-	r := open(t, file(t), at(clk))
-	a, _ := newClient(t, r)
-	b, _ := newClient(t, r)
-	names := make(map[string]string)
-	make1 := func(name string, c Client) string {
-		clk.add(time.Second)
-		id := issued(t, r, c).ID
-		names[id] = name
-		return id
-	}
-	make1("expired", a)
-	clk.add(2 * time.Hour)
-	make1("a1", a)
-	revoked := make1("revoked", a)
-	make1("b1", b)
-	make1("a2", a)
-	if _, err := r.RevokeToken(ctx, operator, revoked); err != nil {
-		t.Fatal(err)
-	}
-	f := func(what string, filter TokenFilter, want ...string) {
-		t.Helper()
-		found, err := r.Tokens(ctx, filter)
-		var got []string
-		for _, token := range found {
-			got = append(got, names[token.ID])
+	onBoth(t, func(t *testing.T, file store) {
+		ctx, clk := context.Background(), newClock()
+		r := open(t, file(t), at(clk))
+		a, _ := newClient(t, r)
+		b, _ := newClient(t, r)
+		names := make(map[string]string)
+		make1 := func(name string, c Client) string {
+			clk.add(time.Second)
+			id := issued(t, r, c).ID
+			names[id] = name
+			return id
 		}
-		same(t, what, got, err, want)
-	}
-	f("live", TokenFilter{}, "a2", "b1", "a1")
-	f("all", TokenFilter{All: true}, "a2", "b1", "revoked", "a1", "expired")
-	f("client", TokenFilter{ClientID: a.ID}, "a2", "a1")
-	f("client, all", TokenFilter{ClientID: a.ID, All: true}, "a2", "revoked", "a1", "expired")
-	f("organization", TokenFilter{OrganizationID: b.OrganizationID}, "b1")
-	f("client of another organization", TokenFilter{OrganizationID: b.OrganizationID, ClientID: a.ID, All: true})
-	f("limit", TokenFilter{All: true, Limit: 2}, "a2", "b1")
-	f("wildcard", TokenFilter{ClientID: "%", All: true})
-	f("NUL", TokenFilter{ClientID: "\x00", All: true})
-	if err := r.RevokeClientTokens(ctx, operator, a.ID); err != nil {
-		t.Fatal(err)
-	}
-	f("live without those of a client", TokenFilter{}, "b1")
-	clk.add(time.Millisecond)
-	make1("a3", a)
-	f("live with a later one", TokenFilter{}, "a3", "b1")
-	if err := r.RevokeOrganizationTokens(ctx, operator, b.OrganizationID); err != nil {
-		t.Fatal(err)
-	}
-	f("live without those of an organization", TokenFilter{}, "a3")
+		make1("expired", a)
+		clk.add(2 * time.Hour)
+		make1("a1", a)
+		revoked := make1("revoked", a)
+		make1("b1", b)
+		make1("a2", a)
+		if _, err := r.RevokeToken(ctx, operator, revoked); err != nil {
+			t.Fatal(err)
+		}
+		f := func(what string, filter TokenFilter, want ...string) {
+			t.Helper()
+			found, err := r.Tokens(ctx, filter)
+			var got []string
+			for _, token := range found {
+				got = append(got, names[token.ID])
+			}
+			same(t, what, got, err, want)
+		}
+		f("live", TokenFilter{}, "a2", "b1", "a1")
+		f("all", TokenFilter{All: true}, "a2", "b1", "revoked", "a1", "expired")
+		f("client", TokenFilter{ClientID: a.ID}, "a2", "a1")
+		f("client, all", TokenFilter{ClientID: a.ID, All: true}, "a2", "revoked", "a1", "expired")
+		f("organization", TokenFilter{OrganizationID: b.OrganizationID}, "b1")
+		f("client of another organization", TokenFilter{OrganizationID: b.OrganizationID, ClientID: a.ID, All: true})
+		f("limit", TokenFilter{All: true, Limit: 2}, "a2", "b1")
+		f("wildcard", TokenFilter{ClientID: "%", All: true})
+		f("NUL", TokenFilter{ClientID: "\x00", All: true})
+		if err := r.RevokeClientTokens(ctx, operator, a.ID); err != nil {
+			t.Fatal(err)
+		}
+		f("live without those of a client", TokenFilter{}, "b1")
+		clk.add(time.Millisecond)
+		make1("a3", a)
+		f("live with a later one", TokenFilter{}, "a3", "b1")
+		if err := r.RevokeOrganizationTokens(ctx, operator, b.OrganizationID); err != nil {
+			t.Fatal(err)
+		}
+		f("live without those of an organization", TokenFilter{}, "a3")
+	})
 }
 
 func TestIssueRefuses(t *testing.T) {
-	ctx := context.Background()
-	r := open(t, file(t))
-	c, _ := newClient(t, r)
-	good := issued(t, r, c)
-	f := func(name string, kind error, words string, change func(*Token)) {
-		t.Helper()
-		token := newToken(t, time.Now(), c)
-		change(&token)
-		wants(t, name, r.IssueToken(ctx, token, ""), kind, words)
-	}
-	f("no id", ErrInvalid, "UUID", func(t *Token) { t.ID = "" })
-	f("id in upper case", ErrInvalid, "UUID", func(t *Token) { t.ID = "01A20C62-34BE-7BC0-9B49-79BD272767D3" })
-	f("no time", ErrInvalid, "expires after", func(t *Token) { t.IssuedAt = 0 })
-	f("expires as it is issued", ErrInvalid, "expires after", func(t *Token) { t.ExpiresAt = t.IssuedAt })
-	f("no subject type", ErrInvalid, "subject_type", func(t *Token) { t.SubjectType = "" })
-	f("the same id", ErrConflict, "a token with this id is there already", func(t *Token) { t.ID = good.ID })
-	f("unknown client", ErrNotFound, "not there", func(t *Token) { t.SubjectID = "none" })
-	f("unknown organization", ErrNotFound, "not there", func(t *Token) { t.OrganizationID = "none" })
-	if all := must(r.Tokens(ctx, TokenFilter{All: true}))(t); len(all) != 1 {
-		t.Errorf("%d tokens are stored, want 1", len(all))
-	}
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		r := open(t, file(t))
+		c, _ := newClient(t, r)
+		good := issued(t, r, c)
+		f := func(name string, kind error, words string, change func(*Token)) {
+			t.Helper()
+			token := newToken(t, time.Now(), c)
+			change(&token)
+			wants(t, name, r.IssueToken(ctx, token, ""), kind, words)
+		}
+		f("no id", ErrInvalid, "UUID", func(t *Token) { t.ID = "" })
+		f("id in upper case", ErrInvalid, "UUID", func(t *Token) { t.ID = "01A20C62-34BE-7BC0-9B49-79BD272767D3" })
+		f("no time", ErrInvalid, "expires after", func(t *Token) { t.IssuedAt = 0 })
+		f("expires as it is issued", ErrInvalid, "expires after", func(t *Token) { t.ExpiresAt = t.IssuedAt })
+		f("no subject type", ErrInvalid, "subject_type", func(t *Token) { t.SubjectType = "" })
+		f("the same id", ErrConflict, "a token with this id is there already", func(t *Token) { t.ID = good.ID })
+		f("unknown client", ErrNotFound, "not there", func(t *Token) { t.SubjectID = "none" })
+		f("unknown organization", ErrNotFound, "not there", func(t *Token) { t.OrganizationID = "none" })
+		if all := must(r.Tokens(ctx, TokenFilter{All: true}))(t); len(all) != 1 {
+			t.Errorf("%d tokens are stored, want 1", len(all))
+		}
+	})
 }
 
 // A batch is stored but for its bad rows. The batch is put together by hand: it is one.
 func TestBadRowsDoNotFailTheirBatch(t *testing.T) {
-	ctx := context.Background()
-	r := open(t, file(t))
-	c, _ := newClient(t, r)
-	var batch []*issue
-	for n := range 12 {
-		i := &issue{ctx, newToken(t, time.Now(), c), c.Secrets[0].ID, make(chan error, 1)}
-		switch n {
-		case 3:
-			i.token.ID = batch[0].token.ID
-		case 7:
-			i.token.SubjectID = "none"
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		r := open(t, file(t))
+		c, _ := newClient(t, r)
+		var batch []*issue
+		for n := range 12 {
+			i := &issue{ctx, newToken(t, time.Now(), c), c.Secrets[0].ID, make(chan error, 1)}
+			switch n {
+			case 3:
+				i.token.ID = batch[0].token.ID
+			case 7:
+				i.token.SubjectID = "none"
+			}
+			batch = append(batch, i)
 		}
-		batch = append(batch, i)
-	}
-	all := append([]*issue{}, batch...)
-	w := writer{r: r, marked: make(map[string]Time)}
-	w.commit(batch)
-	for n, i := range all {
-		err := <-i.result
-		want := map[int]error{3: ErrConflict, 7: ErrNotFound}[n]
-		if !errors.Is(err, want) {
-			t.Errorf("row %d: error is %v, want %v", n, err, want)
+		all := append([]*issue{}, batch...)
+		w := writer{r: r, marked: make(map[string]Time)}
+		w.commit(batch)
+		for n, i := range all {
+			err := <-i.result
+			want := map[int]error{3: ErrConflict, 7: ErrNotFound}[n]
+			if !errors.Is(err, want) {
+				t.Errorf("row %d: error is %v, want %v", n, err, want)
+			}
+			if _, err := r.Token(ctx, i.token.ID); n != 7 && err != nil {
+				t.Errorf("row %d: %v", n, err)
+			}
 		}
-		if _, err := r.Token(ctx, i.token.ID); n != 7 && err != nil {
-			t.Errorf("row %d: %v", n, err)
+		if all := must(r.Tokens(ctx, TokenFilter{All: true}))(t); len(all) != 10 {
+			t.Errorf("%d tokens are stored, want 10", len(all))
 		}
-	}
-	if all := must(r.Tokens(ctx, TokenFilter{All: true}))(t); len(all) != 10 {
-		t.Errorf("%d tokens are stored, want 10", len(all))
-	}
+	})
 }
 
 func TestManyIssueAtOnce(t *testing.T) {
-	ctx := context.Background()
-	r := open(t, file(t))
-	c, _ := newClient(t, r)
-	var wait sync.WaitGroup
-	for n := range 500 {
-		wait.Go(func() {
-			token := newToken(t, time.Now(), c)
-			if n%10 == 0 {
-				token.SubjectID = "none"
-			}
-			err := r.IssueToken(ctx, token, c.Secrets[0].ID)
-			if n%10 == 0 != errors.Is(err, ErrNotFound) || n%10 != 0 && err != nil {
-				t.Errorf("token %d: error is %v", n, err)
-			}
-			if n%10 != 0 {
-				if _, err := r.Token(ctx, token.ID); err != nil {
-					t.Errorf("token %d right after it was acknowledged: %v", n, err)
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		r := open(t, file(t))
+		c, _ := newClient(t, r)
+		var wait sync.WaitGroup
+		for n := range 500 {
+			wait.Go(func() {
+				token := newToken(t, time.Now(), c)
+				if n%10 == 0 {
+					token.SubjectID = "none"
 				}
-			}
-		})
-	}
-	wait.Wait()
-	if all := must(r.Tokens(ctx, TokenFilter{All: true, Limit: 1000}))(t); len(all) != 450 {
-		t.Errorf("%d tokens are stored, want 450", len(all))
-	}
+				err := r.IssueToken(ctx, token, c.Secrets[0].ID)
+				if n%10 == 0 != errors.Is(err, ErrNotFound) || n%10 != 0 && err != nil {
+					t.Errorf("token %d: error is %v", n, err)
+				}
+				if n%10 != 0 {
+					if _, err := r.Token(ctx, token.ID); err != nil {
+						t.Errorf("token %d right after it was acknowledged: %v", n, err)
+					}
+				}
+			})
+		}
+		wait.Wait()
+		if all := must(r.Tokens(ctx, TokenFilter{All: true, Limit: 1000}))(t); len(all) != 450 {
+			t.Errorf("%d tokens are stored, want 450", len(all))
+		}
+	})
 }
 
 // Issuing writes neither a change nor an event.
 func TestIssuingIsItsOwnRecord(t *testing.T) {
-	ctx := context.Background()
-	r := open(t, file(t))
-	c, _ := newClient(t, r)
-	feed := must(r.Feed(ctx))(t)
-	defer feed.Close()
-	if _, _, err := feed.Poll(ctx); err != nil {
-		t.Fatal(err)
-	}
-	before := must(r.Events(ctx, 0))(t)
-	if err := r.IssueToken(ctx, newToken(t, time.Now(), c), c.Secrets[0].ID); err != nil {
-		t.Fatal(err)
-	}
-	changes, reset, err := feed.Poll(ctx)
-	if len(changes) != 0 || reset || err != nil {
-		t.Errorf("the feed says %v, %v, %v", changes, reset, err)
-	}
-	same(t, "events", must(r.Events(ctx, 0))(t), nil, before)
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		r := open(t, file(t))
+		c, _ := newClient(t, r)
+		feed := must(r.Feed(ctx))(t)
+		defer feed.Close()
+		if _, _, err := feed.Poll(ctx); err != nil {
+			t.Fatal(err)
+		}
+		before := must(r.Events(ctx, 0))(t)
+		if err := r.IssueToken(ctx, newToken(t, time.Now(), c), c.Secrets[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		changes, reset, err := feed.Poll(ctx)
+		if len(changes) != 0 || reset || err != nil {
+			t.Errorf("the feed says %v, %v, %v", changes, reset, err)
+		}
+		same(t, "events", must(r.Events(ctx, 0))(t), nil, before)
+	})
 }
 
 func TestLastUseIsRecordedOnceAMinute(t *testing.T) {
-	ctx, clk := context.Background(), newClock()
-	path := file(t)
-	r := open(t, path, at(clk))
-	other := open(t, path, at(clk)) // another process, which remembers other uses
-	c, _ := newClient(t, r)
-	start := At(clk.now())
-	use := func(r *Registry, want Time) {
-		t.Helper()
-		if err := r.IssueToken(ctx, newToken(t, clk.now(), c), c.Secrets[0].ID); err != nil {
-			t.Fatal(err)
+	onBoth(t, func(t *testing.T, file store) {
+		ctx, clk := context.Background(), newClock()
+		path := file(t)
+		r := open(t, path, at(clk))
+		other := open(t, path, at(clk)) // another process, which remembers other uses
+		c, _ := newClient(t, r)
+		start := At(clk.now())
+		use := func(r *Registry, want Time) {
+			t.Helper()
+			if err := r.IssueToken(ctx, newToken(t, clk.now(), c), c.Secrets[0].ID); err != nil {
+				t.Fatal(err)
+			}
+			if got := must(r.Client(ctx, c.ID))(t).Secrets[0].LastUsedAt; got != want {
+				t.Errorf("last used at %d, want %d", got-start, want-start)
+			}
 		}
-		if got := must(r.Client(ctx, c.ID))(t).Secrets[0].LastUsedAt; got != want {
-			t.Errorf("last used at %d, want %d", got-start, want-start)
-		}
-	}
-	use(r, start)
-	clk.add(time.Minute - time.Millisecond)
-	use(r, start)
-	use(other, start)
-	clk.add(time.Millisecond)
-	use(r, start.later(time.Minute))
-	clk.add(time.Minute - time.Millisecond)
-	use(other, start.later(time.Minute))
-	use(r, start.later(time.Minute))
-	clk.add(time.Millisecond)
-	use(r, start.later(2*time.Minute))
+		use(r, start)
+		clk.add(time.Minute - time.Millisecond)
+		use(r, start)
+		use(other, start)
+		clk.add(time.Millisecond)
+		use(r, start.later(time.Minute))
+		clk.add(time.Minute - time.Millisecond)
+		use(other, start.later(time.Minute))
+		use(r, start.later(time.Minute))
+		clk.add(time.Millisecond)
+		use(r, start.later(2*time.Minute))
+	})
 }
 
 // shortPatience makes the writer wait for a lock for 200 ms only.
@@ -357,44 +371,46 @@ func TestQueueIsBounded(t *testing.T) {
 
 // What Close finds in the queue is stored, and everyone gets an answer that is true.
 func TestCloseWhileIssuing(t *testing.T) {
-	path := file(t)
-	r := open(t, path)
-	c, _ := newClient(t, r)
-	var mu sync.Mutex
-	var acknowledged []string
-	var wait sync.WaitGroup
-	for range 32 {
-		wait.Go(func() {
-			for {
-				token := newToken(t, time.Now(), c)
-				err := r.IssueToken(context.Background(), token, "")
-				if errors.Is(err, ErrUnavailable) {
-					return
+	onBoth(t, func(t *testing.T, file store) {
+		path := file(t)
+		r := open(t, path)
+		c, _ := newClient(t, r)
+		var mu sync.Mutex
+		var acknowledged []string
+		var wait sync.WaitGroup
+		for range 32 {
+			wait.Go(func() {
+				for {
+					token := newToken(t, time.Now(), c)
+					err := r.IssueToken(context.Background(), token, "")
+					if errors.Is(err, ErrUnavailable) {
+						return
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					acknowledged = append(acknowledged, token.ID)
+					mu.Unlock()
 				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				mu.Lock()
-				acknowledged = append(acknowledged, token.ID)
-				mu.Unlock()
-			}
-		})
-	}
-	time.Sleep(50 * time.Millisecond)
-	if err := r.Close(); err != nil {
-		t.Error(err)
-	}
-	wait.Wait()
-	again := open(t, path)
-	if len(acknowledged) == 0 {
-		t.Error("nothing was issued")
-	}
-	for _, id := range acknowledged {
-		if _, err := again.Token(context.Background(), id); err != nil {
-			t.Errorf("acknowledged token %s: %v", id, err)
+			})
 		}
-	}
+		time.Sleep(50 * time.Millisecond)
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		wait.Wait()
+		again := open(t, path)
+		if len(acknowledged) == 0 {
+			t.Error("nothing was issued")
+		}
+		for _, id := range acknowledged {
+			if _, err := again.Token(context.Background(), id); err != nil {
+				t.Errorf("acknowledged token %s: %v", id, err)
+			}
+		}
+	})
 }
 
 // What waits in the queue when Close is called is stored, not dropped.
@@ -430,14 +446,16 @@ func TestCloseStoresWhatWaits(t *testing.T) {
 
 // A token that comes into the queue when the writer has just returned is answered.
 func TestTooLateForTheWriter(t *testing.T) {
-	r := open(t, file(t))
-	c, _ := newClient(t, r)
-	late := &Registry{options: r.options, engine: r.engine, metrics: NewMetrics(), queue: make(chan *issue, 1), stopped: make(chan struct{})}
-	close(late.stopped)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	err := late.IssueToken(ctx, newToken(t, time.Now(), c), "")
-	wants(t, "late", err, ErrUnavailable, "the store is closed")
+	onBoth(t, func(t *testing.T, file store) {
+		r := open(t, file(t))
+		c, _ := newClient(t, r)
+		late := &Registry{options: r.options, engine: r.engine, metrics: NewMetrics(), queue: make(chan *issue, 1), stopped: make(chan struct{})}
+		close(late.stopped)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		err := late.IssueToken(ctx, newToken(t, time.Now(), c), "")
+		wants(t, "late", err, ErrUnavailable, "the store is closed")
+	})
 }
 
 func TestRow162DiskFull(t *testing.T) {

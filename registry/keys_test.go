@@ -41,193 +41,203 @@ func keyTimes(t *testing.T, r *Registry, start Time) string {
 }
 
 func TestKeyWindows(t *testing.T) {
-	ctx, clk := context.Background(), newClock()
-	r := open(t, file(t), at(clk))
-	start := At(clk.now())
-	check := func(what, want string) {
-		t.Helper()
-		if got := keyTimes(t, r, start); got != want {
-			t.Errorf("%s: keys are %s, want %s", what, got, want)
+	onBoth(t, func(t *testing.T, file store) {
+		ctx, clk := context.Background(), newClock()
+		r := open(t, file(t), at(clk))
+		start := At(clk.now())
+		check := func(what, want string) {
+			t.Helper()
+			if got := keyTimes(t, r, start); got != want {
+				t.Errorf("%s: keys are %s, want %s", what, got, want)
+			}
 		}
-	}
-	ensure := func(id, algorithm string, want bool) {
-		t.Helper()
-		created, err := r.EnsureKey(ctx, operator, algorithm, time.Minute, time.Hour, func() (Key, error) { return newKey(t, id, algorithm), nil })
-		if created != want || err != nil {
-			t.Errorf("EnsureKey: %v, %v, want %v", created, err, want)
+		ensure := func(id, algorithm string, want bool) {
+			t.Helper()
+			created, err := r.EnsureKey(ctx, operator, algorithm, time.Minute, time.Hour, func() (Key, error) { return newKey(t, id, algorithm), nil })
+			if created != want || err != nil {
+				t.Errorf("EnsureKey: %v, %v, want %v", created, err, want)
+			}
 		}
-	}
-	rotate := func(id string, publish time.Duration) {
-		t.Helper()
-		k, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), publish, time.Hour)
-		if err != nil || k.Private != "" || k.ID != id {
-			t.Errorf("RotateKey: %+v, %v", k, err)
+		rotate := func(id string, publish time.Duration) {
+			t.Helper()
+			k, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), publish, time.Hour)
+			if err != nil || k.Private != "" || k.ID != id {
+				t.Errorf("RotateKey: %+v, %v", k, err)
+			}
 		}
-	}
-	check("none", "")
-	ensure("a", "ES256", true) // the first signs at once
-	check("first", "a 0 -")
-	ensure("b", "ES256", false)
-	check("there already", "a 0 -")
-	clk.add(time.Second)
-	ensure("c", "EdDSA", true) // another algorithm: published first
-	check("another algorithm", "c 61000 -, a 0 3661000")
-	ensure("d", "EdDSA", false)
+		check("none", "")
+		ensure("a", "ES256", true) // the first signs at once
+		check("first", "a 0 -")
+		ensure("b", "ES256", false)
+		check("there already", "a 0 -")
+		clk.add(time.Second)
+		ensure("c", "EdDSA", true) // another algorithm: published first
+		check("another algorithm", "c 61000 -, a 0 3661000")
+		ensure("d", "EdDSA", false)
 
-	clk.add(2 * time.Minute) // 121 s
-	rotate("e", time.Minute)
-	check("rotated", "e 181000 -, c 61000 3781000, a 0 3661000")
-	rotate("f", 2*time.Minute) // e signs for a minute
-	check("rotated in between", "f 241000 -, e 181000 3841000, c 61000 3781000, a 0 3661000")
-	rotate("g", 0) // now: e and f are overtaken and verify
-	check("rotated at once", "g 121000 -, e 120999 3841000, f 120999 3721000, c 61000 3781000, a 0 3661000")
-	rotate("h", 0) // within the same millisecond
-	check("rotated at once again", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000, a 0 3661000")
+		clk.add(2 * time.Minute) // 121 s
+		rotate("e", time.Minute)
+		check("rotated", "e 181000 -, c 61000 3781000, a 0 3661000")
+		rotate("f", 2*time.Minute) // e signs for a minute
+		check("rotated in between", "f 241000 -, e 181000 3841000, c 61000 3781000, a 0 3661000")
+		rotate("g", 0) // now: e and f are overtaken and verify
+		check("rotated at once", "g 121000 -, e 120999 3841000, f 120999 3721000, c 61000 3781000, a 0 3661000")
+		rotate("h", 0) // within the same millisecond
+		check("rotated at once again", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000, a 0 3661000")
 
-	clk.add(time.Duration(3_661_000-121_000-1) * time.Millisecond)
-	check("a millisecond before an end", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000, a 0 3661000")
-	clk.add(time.Millisecond)
-	check("at an end", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000")
+		clk.add(time.Duration(3_661_000-121_000-1) * time.Millisecond)
+		check("a millisecond before an end", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000, a 0 3661000")
+		clk.add(time.Millisecond)
+		check("at an end", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000")
 
-	if _, err := r.RotateKey(ctx, operator, newKey(t, "h", "ES256"), 0, 0); !errors.Is(err, ErrConflict) {
-		t.Errorf("the same key again: %v", err)
-	}
-	if _, err := r.RotateKey(ctx, operator, Key{ID: "x", Algorithm: "ES256"}, 0, 0); !errors.Is(err, ErrInvalid) {
-		t.Errorf("no private part: %v", err)
-	}
-	if _, err := r.RotateKey(ctx, operator, newKey(t, "x", "ES256"), -1, 0); !errors.Is(err, ErrInvalid) {
-		t.Errorf("negative: %v", err)
-	}
-	check("after what was refused", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000")
-	history := must(r.KeyHistory(ctx))(t)
-	if len(history) != 6 || history[0].ID != "h" || history[5].ID != "a" || history[0].Private != "" {
-		t.Errorf("history is %v", history)
-	}
-	k, err := r.Key(ctx, "a")
-	same(t, "one", k, err, Key{ID: "a", Algorithm: "ES256", CreatedAt: start, SignsFrom: start, VerifiesUntil: start + 3_661_000})
-	_, err = r.Key(ctx, "none")
-	wants(t, "unknown", err, ErrNotFound, "no such key")
+		if _, err := r.RotateKey(ctx, operator, newKey(t, "h", "ES256"), 0, 0); !errors.Is(err, ErrConflict) {
+			t.Errorf("the same key again: %v", err)
+		}
+		if _, err := r.RotateKey(ctx, operator, Key{ID: "x", Algorithm: "ES256"}, 0, 0); !errors.Is(err, ErrInvalid) {
+			t.Errorf("no private part: %v", err)
+		}
+		if _, err := r.RotateKey(ctx, operator, newKey(t, "x", "ES256"), -1, 0); !errors.Is(err, ErrInvalid) {
+			t.Errorf("negative: %v", err)
+		}
+		check("after what was refused", "h 121000 -, e 120999 3841000, f 120999 3721000, g 120999 3721000, c 61000 3781000")
+		history := must(r.KeyHistory(ctx))(t)
+		if len(history) != 6 || history[0].ID != "h" || history[5].ID != "a" || history[0].Private != "" {
+			t.Errorf("history is %v", history)
+		}
+		k, err := r.Key(ctx, "a")
+		same(t, "one", k, err, Key{ID: "a", Algorithm: "ES256", CreatedAt: start, SignsFrom: start, VerifiesUntil: start + 3_661_000})
+		_, err = r.Key(ctx, "none")
+		wants(t, "unknown", err, ErrNotFound, "no such key")
+	})
 }
 
 // The key that signs by one clock is not taken away because another clock is behind.
 func TestClockSetBackKeepsKeys(t *testing.T) {
-	ctx, clk := context.Background(), newClock()
-	r := open(t, file(t), at(clk))
-	start := At(clk.now())
-	for _, id := range []string{"a", "b"} {
-		if _, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), 0, time.Hour); err != nil {
-			t.Fatal(err)
+	onBoth(t, func(t *testing.T, file store) {
+		ctx, clk := context.Background(), newClock()
+		r := open(t, file(t), at(clk))
+		start := At(clk.now())
+		for _, id := range []string{"a", "b"} {
+			if _, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), 0, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			clk.add(-time.Minute)
 		}
-		clk.add(-time.Minute)
-	}
-	if got, want := keyTimes(t, r, start), "b -60000 -, a -60001 3540000"; got != want {
-		t.Errorf("keys are %s, want %s", got, want)
-	}
+		if got, want := keyTimes(t, r, start), "b -60000 -, a -60001 3540000"; got != want {
+			t.Errorf("keys are %s, want %s", got, want)
+		}
+	})
 }
 
 func TestEnsureKeyHasOneWinner(t *testing.T) {
-	path := file(t)
-	var registries []*Registry
-	for range 4 {
-		registries = append(registries, open(t, path))
-	}
-	var created atomic.Int64
-	var wait sync.WaitGroup
-	for n := range 20 {
-		k := newKey(t, fmt.Sprintf("key-%d", n), "ES256")
-		wait.Go(func() {
-			won, err := registries[n%4].EnsureKey(context.Background(), operator, "ES256", time.Minute, time.Hour, func() (Key, error) { return k, nil })
-			if err != nil {
-				t.Error(err)
-			}
-			if won {
-				created.Add(1)
-			}
-		})
-	}
-	wait.Wait()
-	if n, keys := created.Load(), must(registries[0].KeyHistory(context.Background()))(t); n != 1 || len(keys) != 1 {
-		t.Errorf("%d won, %d keys, want 1 and 1", n, len(keys))
-	}
-	events := must(registries[0].Events(context.Background(), 0))(t)
-	if len(events) != 1 || events[0].Action != "create" || events[0].Kind != KindKey {
-		t.Errorf("events are %v", events)
-	}
+	onBoth(t, func(t *testing.T, file store) {
+		path := file(t)
+		var registries []*Registry
+		for range 4 {
+			registries = append(registries, open(t, path))
+		}
+		var created atomic.Int64
+		var wait sync.WaitGroup
+		for n := range 20 {
+			k := newKey(t, fmt.Sprintf("key-%d", n), "ES256")
+			wait.Go(func() {
+				won, err := registries[n%4].EnsureKey(context.Background(), operator, "ES256", time.Minute, time.Hour, func() (Key, error) { return k, nil })
+				if err != nil {
+					t.Error(err)
+				}
+				if won {
+					created.Add(1)
+				}
+			})
+		}
+		wait.Wait()
+		if n, keys := created.Load(), must(registries[0].KeyHistory(context.Background()))(t); n != 1 || len(keys) != 1 {
+			t.Errorf("%d won, %d keys, want 1 and 1", n, len(keys))
+		}
+		events := must(registries[0].Events(context.Background(), 0))(t)
+		if len(events) != 1 || events[0].Action != "create" || events[0].Kind != KindKey {
+			t.Errorf("events are %v", events)
+		}
+	})
 }
 
 func TestEnsureKeyFails(t *testing.T) {
-	r := open(t, file(t))
-	broken := errors.New("no entropy")
-	created, err := r.EnsureKey(context.Background(), operator, "ES256", 0, 0, func() (Key, error) { return Key{}, broken })
-	if created || !errors.Is(err, broken) {
-		t.Errorf("%v, %v", created, err)
-	}
-	created, err = r.EnsureKey(context.Background(), operator, "ES256", 0, 0, func() (Key, error) { return newKey(t, "a", "RS256"), nil })
-	if created || !errors.Is(err, ErrInvalid) {
-		t.Errorf("another algorithm: %v, %v", created, err)
-	}
+	onBoth(t, func(t *testing.T, file store) {
+		r := open(t, file(t))
+		broken := errors.New("no entropy")
+		created, err := r.EnsureKey(context.Background(), operator, "ES256", 0, 0, func() (Key, error) { return Key{}, broken })
+		if created || !errors.Is(err, broken) {
+			t.Errorf("%v, %v", created, err)
+		}
+		created, err = r.EnsureKey(context.Background(), operator, "ES256", 0, 0, func() (Key, error) { return newKey(t, "a", "RS256"), nil })
+		if created || !errors.Is(err, ErrInvalid) {
+			t.Errorf("another algorithm: %v, %v", created, err)
+		}
+	})
 }
 
 func TestRemoveKey(t *testing.T) {
-	ctx, clk := context.Background(), newClock()
-	r := open(t, file(t), at(clk))
-	start := At(clk.now())
-	check := func(what, want string) {
-		t.Helper()
-		if got := keyTimes(t, r, start); got != want {
-			t.Errorf("%s: keys are %s, want %s", what, got, want)
+	onBoth(t, func(t *testing.T, file store) {
+		ctx, clk := context.Background(), newClock()
+		r := open(t, file(t), at(clk))
+		start := At(clk.now())
+		check := func(what, want string) {
+			t.Helper()
+			if got := keyTimes(t, r, start); got != want {
+				t.Errorf("%s: keys are %s, want %s", what, got, want)
+			}
 		}
-	}
-	add := func(id string, publish time.Duration) {
-		t.Helper()
-		if _, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), publish, time.Hour); err != nil {
-			t.Fatal(err)
+		add := func(id string, publish time.Duration) {
+			t.Helper()
+			if _, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), publish, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			clk.add(time.Second)
 		}
-		clk.add(time.Second)
-	}
-	add("a", 0)
-	add("b", 0)
-	wants(t, "unknown", r.RemoveKey(ctx, operator, "none", nil), ErrNotFound, "no such key")
-	wants(t, "the last that signs", r.RemoveKey(ctx, operator, "b", nil), ErrConflict, "together with a replacement")
-	check("refused", "b 1000 -, a 0 3601000")
-	if err := r.RemoveKey(ctx, operator, "a", nil); err != nil {
-		t.Errorf("one that only verifies: %v", err)
-	}
-	check("removed", "b 1000 -")
-	replacement := newKey(t, "c", "ES256")
-	if err := r.RemoveKey(ctx, operator, "b", &replacement); err != nil {
-		t.Errorf("with a replacement: %v", err)
-	}
-	check("replaced", "c 2000 -")
-	if events := must(r.Events(ctx, 1))(t); events[0].Action != "remove" || events[0].ID != "b" || events[0].Detail != "replaced by c" {
-		t.Errorf("event %+v", events[0])
-	}
-	again := newKey(t, "never", "ES256")
-	if err := r.RemoveKey(ctx, operator, "b", &again); err != nil {
-		t.Errorf("again: %v", err)
-	}
-	add("d", time.Minute)
-	// c signs until d does, but not beyond: nothing is left that goes on signing.
-	wants(t, "the only one that signs now", r.RemoveKey(ctx, operator, "c", nil), ErrConflict, "replacement")
-	early := newKey(t, "e", "ES256")
-	if err := r.RemoveKey(ctx, operator, "d", &early); err != nil {
-		t.Errorf("one that is to sign: %v", err)
-	}
-	check("replaced before it signed", "e 3000 -, c 2000 3662000")
-	unused := newKey(t, "unused", "ES256")
-	if err := r.RemoveKey(ctx, operator, "c", &unused); err != nil {
-		t.Errorf("with a replacement that is not needed: %v", err)
-	}
-	check("not needed", "e 3000 -")
+		add("a", 0)
+		add("b", 0)
+		wants(t, "unknown", r.RemoveKey(ctx, operator, "none", nil), ErrNotFound, "no such key")
+		wants(t, "the last that signs", r.RemoveKey(ctx, operator, "b", nil), ErrConflict, "together with a replacement")
+		check("refused", "b 1000 -, a 0 3601000")
+		if err := r.RemoveKey(ctx, operator, "a", nil); err != nil {
+			t.Errorf("one that only verifies: %v", err)
+		}
+		check("removed", "b 1000 -")
+		replacement := newKey(t, "c", "ES256")
+		if err := r.RemoveKey(ctx, operator, "b", &replacement); err != nil {
+			t.Errorf("with a replacement: %v", err)
+		}
+		check("replaced", "c 2000 -")
+		if events := must(r.Events(ctx, 1))(t); events[0].Action != "remove" || events[0].ID != "b" || events[0].Detail != "replaced by c" {
+			t.Errorf("event %+v", events[0])
+		}
+		again := newKey(t, "never", "ES256")
+		if err := r.RemoveKey(ctx, operator, "b", &again); err != nil {
+			t.Errorf("again: %v", err)
+		}
+		add("d", time.Minute)
+		// c signs until d does, but not beyond: nothing is left that goes on signing.
+		wants(t, "the only one that signs now", r.RemoveKey(ctx, operator, "c", nil), ErrConflict, "replacement")
+		early := newKey(t, "e", "ES256")
+		if err := r.RemoveKey(ctx, operator, "d", &early); err != nil {
+			t.Errorf("one that is to sign: %v", err)
+		}
+		check("replaced before it signed", "e 3000 -, c 2000 3662000")
+		unused := newKey(t, "unused", "ES256")
+		if err := r.RemoveKey(ctx, operator, "c", &unused); err != nil {
+			t.Errorf("with a replacement that is not needed: %v", err)
+		}
+		check("not needed", "e 3000 -")
 
-	k, err := r.Key(ctx, "b")
-	if err != nil || k.RemovedAt == 0 {
-		t.Errorf("the removed key is %+v, %v", k, err)
-	}
-	var private string
-	if err := r.engine.read.QueryRow(`SELECT private FROM signing_key WHERE id = 'b'`).Scan(&private); err != nil || private != "" {
-		t.Errorf("the removed key's private part is still there (%v)", err)
-	}
+		k, err := r.Key(ctx, "b")
+		if err != nil || k.RemovedAt == 0 {
+			t.Errorf("the removed key is %+v, %v", k, err)
+		}
+		var private string
+		if err := r.engine.read.QueryRow(`SELECT private FROM signing_key WHERE id = 'b'`).Scan(&private); err != nil || private != "" {
+			t.Errorf("the removed key's private part is still there (%v)", err)
+		}
+	})
 }
 
 // image is every byte of the store's files, with what has not been moved out of the journal.
@@ -338,60 +348,66 @@ func holdsPart(all []byte, text string) bool {
 }
 
 func TestMasterKey(t *testing.T) {
-	ctx := context.Background()
-	path := file(t)
-	r := open(t, path, master(masterKey))
-	k := newKey(t, "a", "ES256")
-	if _, err := r.RotateKey(ctx, operator, k, 0, time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	f := func(name string, option func(*Options), words string) {
-		t.Helper()
-		t.Run(name, func(t *testing.T) {
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		path := file(t)
+		r := open(t, path, master(masterKey))
+		k := newKey(t, "a", "ES256")
+		if _, err := r.RotateKey(ctx, operator, k, 0, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f := func(name string, option func(*Options), words string) {
 			t.Helper()
-			var log bytes.Buffer
-			r := open(t, path, option, logTo(&log))
-			keys, err := r.Keys(ctx)
-			if words == "" {
-				if err != nil || len(keys) != 1 || keys[0].Private != k.Private {
-					t.Errorf("Keys: %v, %v", keys, err)
-				}
-				if log.Len() != 0 {
-					t.Errorf("log is %q", log.String())
-				}
-				return
-			}
-			check := func(what string, err error) {
+			t.Run(name, func(t *testing.T) {
 				t.Helper()
-				if err == nil || !strings.Contains(err.Error(), words) || errors.Is(err, ErrUnavailable) {
-					t.Errorf("%s: error is %v, want %q", what, err, words)
+				var log bytes.Buffer
+				r := open(t, path, option, logTo(&log))
+				keys, err := r.Keys(ctx)
+				if words == "" {
+					if err != nil || len(keys) != 1 || keys[0].Private != k.Private {
+						t.Errorf("Keys: %v, %v", keys, err)
+					}
+					if log.Len() != 0 {
+						t.Errorf("log is %q", log.String())
+					}
+					return
 				}
-			}
-			check("Keys", err)
-			_, err = r.EnsureKey(ctx, operator, "RS256", 0, 0, func() (Key, error) { return newKey(t, "b", "RS256"), nil })
-			check("EnsureKey", err)
-			_, err = r.RotateKey(ctx, operator, newKey(t, "b", "ES256"), 0, 0)
-			check("RotateKey", err)
-			b := newKey(t, "b", "ES256")
-			check("RemoveKey", r.RemoveKey(ctx, operator, "a", &b))
-			// Whatever needs no key works.
-			newClient(t, r)
-			if all := must(r.KeyHistory(ctx))(t); len(all) != 1 {
-				t.Errorf("history has %d keys", len(all))
-			}
-		})
-	}
-	f("right", master(masterKey), "")
-	f("none", master(""), "set keys.master_key_file to the file of their master key")
-	f("wrong", master(anotherKey), "wrapped by another master key: set keys.master_key_file to the file of that one")
-	f("right again", master(masterKey), "")
+				check := func(what string, err error) {
+					t.Helper()
+					if err == nil || !strings.Contains(err.Error(), words) || errors.Is(err, ErrUnavailable) {
+						t.Errorf("%s: error is %v, want %q", what, err, words)
+					}
+				}
+				check("Keys", err)
+				_, err = r.EnsureKey(ctx, operator, "RS256", 0, 0, func() (Key, error) { return newKey(t, "b", "RS256"), nil })
+				check("EnsureKey", err)
+				_, err = r.RotateKey(ctx, operator, newKey(t, "b", "ES256"), 0, 0)
+				check("RotateKey", err)
+				b := newKey(t, "b", "ES256")
+				check("RemoveKey", r.RemoveKey(ctx, operator, "a", &b))
+				// Whatever needs no key works.
+				newClient(t, r)
+				if all := must(r.KeyHistory(ctx))(t); len(all) != 1 {
+					t.Errorf("history has %d keys", len(all))
+				}
+			})
+		}
+		f("right", master(masterKey), "")
+		if !strings.HasPrefix(path, "postgres") { // PostgreSQL opens with one alone
+			f("none", master(""), "set keys.master_key_file to the file of their master key")
+		}
+		f("wrong", master(anotherKey), "wrapped by another master key: set keys.master_key_file to the file of that one")
+		f("right again", master(masterKey), "")
 
-	// Moved to another row, a wrapped text does not open: the row's id is bound to it.
-	execute(t, path, `UPDATE data_key SET id = 'x'; UPDATE signing_key SET data_key_id = 'x'`)
-	f("moved data key", master(masterKey), "another master key")
+		// Moved to another row, a wrapped text does not open: the row's id is bound to it.
+		execute(t, path, `INSERT INTO data_key (id, wrapping, material, created_at) SELECT 'x', wrapping, material, created_at FROM data_key`)
+		execute(t, path, `UPDATE signing_key SET data_key_id = 'x'`)
+		execute(t, path, `DELETE FROM data_key WHERE id <> 'x'`)
+		f("moved data key", master(masterKey), "another master key")
+	})
 }
 
 func TestNoMasterKey(t *testing.T) {
@@ -446,35 +462,37 @@ func TestNoMasterKey(t *testing.T) {
 }
 
 func TestDamagedKeyTakesNoOtherAway(t *testing.T) {
-	ctx := context.Background()
-	f := func(name, damage string) {
-		t.Helper()
-		t.Run(name, func(t *testing.T) {
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		f := func(name, damage string) {
 			t.Helper()
-			path := file(t)
-			r := open(t, path)
-			for _, id := range []string{"a", "b"} {
-				if _, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), 0, time.Hour); err != nil {
+			t.Run(name, func(t *testing.T) {
+				t.Helper()
+				path := file(t)
+				r := open(t, path)
+				for _, id := range []string{"a", "b"} {
+					if _, err := r.RotateKey(ctx, operator, newKey(t, id, "ES256"), 0, time.Hour); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := r.Close(); err != nil {
 					t.Fatal(err)
 				}
-			}
-			if err := r.Close(); err != nil {
-				t.Fatal(err)
-			}
-			execute(t, path, damage)
-			var log bytes.Buffer
-			r = open(t, path, logTo(&log))
-			keys, err := r.Keys(ctx)
-			if err != nil || len(keys) != 1 || keys[0].ID != "b" {
-				t.Errorf("keys are %v, %v", keys, err)
-			}
-			if !strings.Contains(log.String(), `msg="dropped a signing key that cannot be unwrapped" kid=a`) {
-				t.Errorf("log is %q", log.String())
-			}
-		})
-	}
-	f("another row's", `UPDATE signing_key SET private = (SELECT private FROM signing_key WHERE id = 'b') WHERE id = 'a'`)
-	f("cut", `UPDATE signing_key SET private = substr(private, 1, 40) WHERE id = 'a'`)
-	f("not base64", `UPDATE signing_key SET private = '-' || private WHERE id = 'a'`)
-	f("empty", `UPDATE signing_key SET private = '' WHERE id = 'a'`)
+				execute(t, path, damage)
+				var log bytes.Buffer
+				r = open(t, path, logTo(&log))
+				keys, err := r.Keys(ctx)
+				if err != nil || len(keys) != 1 || keys[0].ID != "b" {
+					t.Errorf("keys are %v, %v", keys, err)
+				}
+				if !strings.Contains(log.String(), `msg="dropped a signing key that cannot be unwrapped" kid=a`) {
+					t.Errorf("log is %q", log.String())
+				}
+			})
+		}
+		f("another row's", `UPDATE signing_key SET private = (SELECT private FROM signing_key WHERE id = 'b') WHERE id = 'a'`)
+		f("cut", `UPDATE signing_key SET private = substr(private, 1, 40) WHERE id = 'a'`)
+		f("not base64", `UPDATE signing_key SET private = '-' || private WHERE id = 'a'`)
+		f("empty", `UPDATE signing_key SET private = '' WHERE id = 'a'`)
+	})
 }

@@ -79,6 +79,10 @@ func (n nested) exec(query string) error {
 		return err
 	}
 	defer s.Close()
+	if s, ok := s.(driver.StmtExecContext); ok {
+		_, err = s.ExecContext(context.Background(), nil)
+		return err
+	}
 	_, err = s.Exec(nil) //lint:ignore SA1019 every driver has it; what replaces it is optional
 	return err
 }

@@ -24,7 +24,9 @@ type deed struct {
 // deed means that nothing had to change: nothing is written. doing is for the error.
 func (r *Registry) mutate(ctx context.Context, doing string, a Actor, f func(tx *tx) (*deed, error)) (err error) {
 	defer r.observe(opMutate, r.options.Now(), &err)
-	inner, err := r.engine.begin(ctx)
+	ctx, cancel := r.engine.write.bound(ctx)
+	defer cancel()
+	inner, err := r.engine.beginChange(ctx)
 	if err != nil {
 		return r.fault(doing, err)
 	}

@@ -51,7 +51,7 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		})
 	}
-	f("postgres", "postgres://admin:hunter2@db/postern", "PostgreSQL is not in this version; use sqlite:PATH")
+	f("postgres", "postgres://admin:hunter2@db/postern", "PostgreSQL holds signing keys only if they are encrypted: set keys.master_key_file")
 	f("unknown scheme", "mysql://admin:hunter2@db/postern", "unknown kind of store; use sqlite:PATH")
 	f("no scheme", "postern.db", "unknown kind of store; use sqlite:PATH")
 	f("nothing", "", "unknown kind of store; use sqlite:PATH")
@@ -85,7 +85,11 @@ func TestOpenRefuses(t *testing.T) {
 // execute runs one statement on a database file and closes it.
 func execute(t *testing.T, path, query string, args ...any) {
 	t.Helper()
-	db, err := sql.Open("sqlite", path)
+	driver, file := "sqlite", true
+	if strings.HasPrefix(path, "postgres") {
+		driver, file = "pgx", false
+	}
+	db, err := sql.Open(driver, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +98,9 @@ func execute(t *testing.T, path, query string, args ...any) {
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if !file {
+		return
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
@@ -163,8 +170,8 @@ func TestRow164EveryConnectionIsSynchronous(t *testing.T) {
 			_ = conn.Close()
 		}
 	}
-	check("write", r.engine.write)
-	check("read", r.engine.read)
+	check("write", r.engine.write.DB)
+	check("read", r.engine.read.DB)
 	feed.drop() // so that its pool gives out its one connection
 	check("feed", feed.db)
 	if n := r.engine.write.Stats().MaxOpenConnections; n != 1 {
@@ -260,7 +267,7 @@ func TestOpenOfLockedStoreIsUnavailable(t *testing.T) {
 // lockStore takes the write lock as another process would, and returns what gives it back.
 func lockStore(t *testing.T, r *Registry) func() {
 	t.Helper()
-	db := must(r.engine.pool("_txlock=immediate"))(t)
+	db := must(r.engine.database.(*sqliteDatabase).pool("_txlock=immediate"))(t)
 	tx := must(db.Begin())(t)
 	return sync.OnceFunc(func() {
 		_ = tx.Rollback()
@@ -269,55 +276,59 @@ func lockStore(t *testing.T, r *Registry) func() {
 }
 
 func TestClosedStoreIsUnavailable(t *testing.T) {
-	ctx := context.Background()
-	r := open(t, file(t))
-	c, _ := newClient(t, r)
-	feed := must(r.Feed(ctx))(t)
-	defer feed.Close()
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Close(); err != nil {
-		t.Errorf("the second Close: %v", err)
-	}
-	f := func(name string, err error) {
-		t.Helper()
-		if !errors.Is(err, ErrUnavailable) {
-			t.Errorf("%s: error is %v, want ErrUnavailable", name, err)
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		r := open(t, file(t))
+		c, _ := newClient(t, r)
+		feed := must(r.Feed(ctx))(t)
+		defer feed.Close()
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
 		}
-	}
-	_, err := r.Grant(ctx, c.ID)
-	f("Grant", err)
-	_, err = r.Keys(ctx)
-	f("Keys", err)
-	_, err = r.Revocations(ctx)
-	f("Revocations", err)
-	_, err = r.Organizations(ctx)
-	f("Organizations", err)
-	_, err = r.CreateOrganization(ctx, operator, "x", Terms{})
-	f("CreateOrganization", err)
-	_, err = r.Prune(ctx, r.now())
-	f("Prune", err)
-	f("IssueToken", r.IssueToken(ctx, newToken(t, r.options.Now(), c), ""))
-	_, _, err = feed.Poll(ctx)
-	f("Poll", err)
-	_, err = r.Feed(ctx)
-	f("Feed", err)
+		if err := r.Close(); err != nil {
+			t.Errorf("the second Close: %v", err)
+		}
+		f := func(name string, err error) {
+			t.Helper()
+			if !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s: error is %v, want ErrUnavailable", name, err)
+			}
+		}
+		_, err := r.Grant(ctx, c.ID)
+		f("Grant", err)
+		_, err = r.Keys(ctx)
+		f("Keys", err)
+		_, err = r.Revocations(ctx)
+		f("Revocations", err)
+		_, err = r.Organizations(ctx)
+		f("Organizations", err)
+		_, err = r.CreateOrganization(ctx, operator, "x", Terms{})
+		f("CreateOrganization", err)
+		_, err = r.Prune(ctx, r.now())
+		f("Prune", err)
+		f("IssueToken", r.IssueToken(ctx, newToken(t, r.options.Now(), c), ""))
+		_, _, err = feed.Poll(ctx)
+		f("Poll", err)
+		_, err = r.Feed(ctx)
+		f("Feed", err)
+	})
 }
 
 func TestEndedContextIsUnavailable(t *testing.T) {
-	r := open(t, file(t))
-	c, _ := newClient(t, r)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err := r.Grant(ctx, c.ID)
-	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
-		t.Errorf("Grant: error is %v", err)
-	}
-	if err := r.IssueToken(ctx, newToken(t, r.options.Now(), c), ""); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("IssueToken: error is %v", err)
-	}
-	if err := r.DisableClient(ctx, operator, c.ID); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("DisableClient: error is %v", err)
-	}
+	onBoth(t, func(t *testing.T, file store) {
+		r := open(t, file(t))
+		c, _ := newClient(t, r)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_, err := r.Grant(ctx, c.ID)
+		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+			t.Errorf("Grant: error is %v", err)
+		}
+		if err := r.IssueToken(ctx, newToken(t, r.options.Now(), c), ""); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("IssueToken: error is %v", err)
+		}
+		if err := r.DisableClient(ctx, operator, c.ID); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("DisableClient: error is %v", err)
+		}
+	})
 }

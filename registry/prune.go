@@ -48,14 +48,20 @@ func (r *Registry) Prune(ctx context.Context, now Time) (rows int, err error) {
 	return rows, r.fault("prune keys", err)
 }
 
-// sweep is one statement in a transaction of its own.
+// sweep is one statement in a transaction of its own. Another process that prunes now does
+// the work of this one.
 func (r *Registry) sweep(ctx context.Context, query string, args ...any) (int, error) {
+	ctx, cancel := r.engine.write.bound(ctx)
+	defer cancel()
 	var result sql.Result
 	tx, err := r.engine.begin(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer tx.Rollback() // after a commit there is nothing to roll back
+	if alone, err := r.engine.alone(ctx, tx); err != nil || !alone {
+		return 0, err
+	}
 	if result, err = tx.ExecContext(ctx, query, args...); err != nil {
 		return 0, err
 	}

@@ -19,15 +19,21 @@ import (
 
 // Options of a registry. DSN is required; the rest has defaults.
 type Options struct {
-	// DSN names the store: "sqlite:PATH". The file is created, its directory is not.
+	// DSN names the store: "sqlite:PATH", whose file is created and whose directory is not, or
+	// "postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full", a database of postern's own.
 	DSN secret.Secret
 	// MasterKey is 32 raw bytes that wrap the data key that wraps the signing keys; "": the
-	// data key is kept unwrapped, with a warning.
+	// data key is kept unwrapped, with a warning. PostgreSQL requires one.
 	MasterKey secret.Secret
-	Now       func() time.Time // time.Now
-	Random    io.Reader        // crypto/rand.Reader; must be safe for concurrent use
-	Log       *slog.Logger     // discarded when nil
-	Metrics   *Metrics         // of its own when nil
+	// Connections is the most that are open to PostgreSQL, besides one for each feed; 0 means
+	// 8, and less than 2 means 2. StatementTimeout is how long its answer is waited for, and
+	// then each next row; 0 means 2 s. SQLite has no use for either.
+	Connections      int
+	StatementTimeout time.Duration
+	Now              func() time.Time // time.Now
+	Random           io.Reader        // crypto/rand.Reader; must be safe for concurrent use
+	Log              *slog.Logger     // discarded when nil
+	Metrics          *Metrics         // of its own when nil
 }
 
 // Registry is one open store. It is safe for concurrent use, and several processes may
@@ -38,9 +44,9 @@ type Registry struct {
 	sealer  sealer
 	metrics *Metrics
 
-	grant       *sql.Stmt // on engine.read
-	insertToken *sql.Stmt // on engine.write, used by the writer alone
-	markUsed    *sql.Stmt // likewise
+	grant       statement // on engine.read
+	insertToken statement // on engine.write, used by the writer alone
+	markUsed    statement // likewise
 
 	queue   chan *issue
 	closing chan struct{} // closed by Close
@@ -71,7 +77,7 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 	if n := len(o.MasterKey.Reveal()); n != 0 && n != dataKeySize {
 		return nil, fmt.Errorf("open store: keys.master_key_file: the master key must be %d bytes, not %d", dataKeySize, n)
 	}
-	e, err := openEngine(ctx, o.DSN.Reveal(), o.Log)
+	e, err := openEngine(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -117,13 +123,13 @@ func (r *Registry) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.grant, err = r.engine.read.PrepareContext(ctx, grantQuery()); err != nil {
+	if r.grant, err = r.engine.prepare(ctx, r.engine.read, grantQuery()); err != nil {
 		return err
 	}
-	if r.insertToken, err = r.engine.write.PrepareContext(ctx, insertTokenQuery); err != nil {
+	if r.insertToken, err = r.engine.prepare(ctx, r.engine.write, insertTokenQuery); err != nil {
 		return err
 	}
-	r.markUsed, err = r.engine.write.PrepareContext(ctx, markUsedQuery)
+	r.markUsed, err = r.engine.prepare(ctx, r.engine.write, markUsedQuery)
 	return err
 }
 

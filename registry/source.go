@@ -79,13 +79,20 @@ func openSQLite(path string, query url.Values) (*sql.DB, error) {
 	return sql.OpenDB(connector), nil
 }
 
-// openOtherSource is for the engines beside SQLite: there is none yet.
+// openOtherSource is for PostgreSQL.
 func openOtherSource(ctx context.Context, dsn secret.Secret) (*sql.DB, error) {
-	e, err := openEngine(ctx, dsn.Reveal(), nil)
+	if scheme, _, _ := strings.Cut(dsn.Reveal(), ":"); scheme != "postgres" && scheme != "postgresql" {
+		return nil, unknownStore()
+	}
+	d, err := newPostgres(dsn, 0)
 	if err != nil {
 		return nil, err
 	}
-	return e.read, nil
+	p := d.pool(1, d.timeout)
+	if err := d.probe(ctx, p); err != nil {
+		return nil, errors.Join(d.explain(err), p.Close())
+	}
+	return p.DB, nil
 }
 
 // begin takes the snapshot, with the first statement.

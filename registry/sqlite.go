@@ -19,31 +19,19 @@ import (
 	code "modernc.org/sqlite/lib"
 )
 
-// engine is all that differs between databases: how to open one, how to begin, how to
-// see that somebody else committed, and what its errors mean. The rest of the package is
-// one SQL text. There is one engine, SQLite.
-type engine struct {
+// sqliteDatabase is a store in one file, for one machine.
+type sqliteDatabase struct {
 	path  string
 	file  fs.FileInfo // of path, when it was opened
-	write *sql.DB     // one connection; each transaction takes the write lock when it begins
-	read  *sql.DB
+	write *pool       // one connection; each transaction takes the write lock when it begins
 }
 
 // patience is how long a statement waits for a lock that another process holds. A context
 // that ends sooner ends the wait.
 const patience = 5 * time.Second
 
-// openEngine opens the store that dsn names and takes care of the file's mode.
-func openEngine(ctx context.Context, dsn string, log *slog.Logger) (*engine, error) {
-	scheme, path, _ := strings.Cut(dsn, ":")
-	switch scheme {
-	case "sqlite":
-	case "postgres", "postgresql":
-		return nil, errors.New("open store: PostgreSQL is not in this version; use sqlite:PATH")
-	default:
-		// The DSN is not quoted: that of another database may hold a password.
-		return nil, errors.New("open store: unknown kind of store; use sqlite:PATH, for example sqlite:postern.db")
-	}
+// openSQLiteEngine opens the file at path and takes care of its mode.
+func openSQLiteEngine(ctx context.Context, path string, log *slog.Logger) (*engine, error) {
 	switch {
 	case path == "":
 		return nil, errors.New("open store: no path; use sqlite:PATH, for example sqlite:postern.db")
@@ -60,20 +48,22 @@ func openEngine(ctx context.Context, dsn string, log *slog.Logger) (*engine, err
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	e := &engine{path: path, file: info}
+	d := &sqliteDatabase{path: path, file: info}
+	e := &engine{database: d}
 	// What is deleted is overwritten, and a journal that a slow reader let grow shrinks again.
-	if e.write, err = e.pool("_txlock=immediate", "secure_delete(fast)", "journal_size_limit(67108864)"); err != nil {
+	if e.write, err = d.pool("_txlock=immediate", "secure_delete(fast)", "journal_size_limit(67108864)"); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	e.write.SetMaxOpenConns(1)
-	if e.read, err = e.pool("", "query_only(1)"); err != nil {
+	d.write = e.write
+	if e.read, err = d.pool("", "query_only(1)"); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), e.write.Close())
 	}
 	e.read.SetMaxOpenConns(max(4, runtime.GOMAXPROCS(0)))
 	e.read.SetMaxIdleConns(max(4, runtime.GOMAXPROCS(0)))
 	e.read.SetConnMaxIdleTime(5 * time.Minute)
-	if err := e.probe(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", e.explain(err)), e.close())
+	if err := d.probe(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", d.explain(err)), e.close())
 	}
 	return e, nil
 }
@@ -106,9 +96,9 @@ func ensureFile(path string, log *slog.Logger) (fs.FileInfo, error) {
 
 // present fails when the file was removed or replaced since it was opened: the connections
 // go on with the old one, and what is written there is seen by nobody and lost.
-func (e *engine) present() error {
-	info, err := os.Stat(e.path)
-	if err == nil && !os.SameFile(info, e.file) {
+func (d *sqliteDatabase) present() error {
+	info, err := os.Stat(d.path)
+	if err == nil && !os.SameFile(info, d.file) {
 		err = errors.New("the file was replaced")
 	}
 	if err != nil {
@@ -117,13 +107,11 @@ func (e *engine) present() error {
 	return nil
 }
 
-// begin takes the write lock.
-func (e *engine) begin(ctx context.Context) (*sql.Tx, error) {
-	if err := e.present(); err != nil {
-		return nil, err
-	}
-	return e.write.BeginTx(ctx, nil)
-}
+// exclude has nothing to do: whoever has begun holds the write lock.
+func (d *sqliteDatabase) exclude(context.Context, *sql.Tx) error { return nil }
+
+// alone likewise.
+func (d *sqliteDatabase) alone(context.Context, *sql.Tx) (bool, error) { return true, nil }
 
 // createFile makes an empty file with mode 0600 under another name and links it in place.
 // No descriptor of path itself is opened here: closing one would drop the locks that
@@ -154,11 +142,11 @@ func createFile(path string) error {
 
 // pool opens nothing yet. The pragmas are part of the DSN, so that each connection has
 // them whenever it is made.
-func (e *engine) pool(parameter string, pragmas ...string) (*sql.DB, error) {
+func (d *sqliteDatabase) pool(parameter string, pragmas ...string) (*pool, error) {
 	query := url.Values{"_error_rc": {"1"}, "_pragma": append([]string{
 		fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds()), "foreign_keys(1)", "journal_mode(WAL)", "synchronous(FULL)",
 	}, pragmas...)}
-	dsn := (&url.URL{Scheme: "file", Path: e.path}).String() + "?" + query.Encode()
+	dsn := (&url.URL{Scheme: "file", Path: d.path}).String() + "?" + query.Encode()
 	if parameter != "" {
 		dsn += "&" + parameter
 	}
@@ -166,15 +154,15 @@ func (e *engine) pool(parameter string, pragmas ...string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(connector), nil
+	return &pool{DB: sql.OpenDB(connector)}, nil
 }
 
 // probe connects, and asks for what SQLite may refuse without an error.
-func (e *engine) probe(ctx context.Context) error {
+func (d *sqliteDatabase) probe(ctx context.Context) error {
 	// Turning a new file to write-ahead logging does not wait for others who do the same.
 	deadline := time.Now().Add(2 * patience)
 	for {
-		err := e.write.PingContext(ctx)
+		err := d.write.PingContext(ctx)
 		if err == nil {
 			break
 		}
@@ -185,60 +173,60 @@ func (e *engine) probe(ctx context.Context) error {
 	}
 	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"} {
 		var got string
-		if err := e.write.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil {
+		if err := d.write.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil {
 			return err
 		}
 		if got != want {
-			return fmt.Errorf("%s: cannot set %s to %s here (it is %s); use a local file system", e.path, pragma, want, got)
+			return fmt.Errorf("%s: cannot set %s to %s here (it is %s); use a local file system", d.path, pragma, want, got)
 		}
 	}
 	var tables, ours int
-	err := e.write.QueryRowContext(ctx, `SELECT count(*), count(CASE WHEN name = $1 THEN 1 END) FROM sqlite_master WHERE type = 'table'`,
+	err := d.write.QueryRowContext(ctx, `SELECT count(*), count(CASE WHEN name = $1 THEN 1 END) FROM sqlite_master WHERE type = 'table'`,
 		goose.DefaultTablename).Scan(&tables, &ours)
 	if err == nil && tables > 0 && ours == 0 {
-		return fmt.Errorf("%s is the database of another program", e.path)
+		return fmt.Errorf("%s is the database of another program", d.path)
 	}
 	return err
 }
 
 // explain says in words what an operator can do about an error of opening.
-func (e *engine) explain(err error) error {
+func (d *sqliteDatabase) explain(err error) error {
 	switch primary(err) {
 	case code.SQLITE_NOTADB:
-		return fmt.Errorf("%s is not an SQLite database: %w", e.path, err)
+		return fmt.Errorf("%s is not an SQLite database: %w", d.path, err)
 	case code.SQLITE_CANTOPEN, code.SQLITE_READONLY, code.SQLITE_PERM:
-		return fmt.Errorf("%s, or the directory it is in, cannot be written to: %w: %w: %w", e.path, ErrUnwritable, ErrUnavailable, err)
+		return fmt.Errorf("%s, or the directory it is in, cannot be written to: %w: %w: %w", d.path, ErrUnwritable, ErrUnavailable, err)
 	}
-	if unavailable(err) || e.unavailable(err) {
-		return fmt.Errorf("%s: %w: %w", e.path, ErrUnavailable, err)
+	if unavailable(err) || d.unavailable(err) {
+		return fmt.Errorf("%s: %w: %w", d.path, ErrUnavailable, err)
 	}
-	return fmt.Errorf("%s: %w", e.path, err)
+	return fmt.Errorf("%s: %w", d.path, err)
 }
 
-// feed opens a connection of its own for one follower.
-func (e *engine) feed() (*sql.DB, error) {
-	db, err := e.pool("", "query_only(1)")
-	if err == nil {
-		db.SetMaxOpenConns(1)
+func (d *sqliteDatabase) feed() (*sql.DB, error) {
+	p, err := d.pool("", "query_only(1)")
+	if err != nil {
+		return nil, err
 	}
-	return db, err
+	p.SetMaxOpenConns(1)
+	return p.DB, nil
 }
 
 // version changes on conn whenever another connection has committed anything. It costs
 // one look at shared memory.
-func (e *engine) version(ctx context.Context, conn *sql.Conn) (v int64, err error) {
+func (d *sqliteDatabase) version(ctx context.Context, conn *sql.Conn) (v int64, err error) {
 	err = conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&v)
 	return v, err
 }
 
 // lock begins a transaction on conn that holds the write lock, and unlock ends it: for
 // what needs a connection and not a sql.Tx.
-func (e *engine) lock(ctx context.Context, conn *sql.Conn) error {
+func (d *sqliteDatabase) lock(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
 	return err
 }
 
-func (e *engine) unlock(ctx context.Context, conn *sql.Conn, commit bool) error {
+func (d *sqliteDatabase) unlock(ctx context.Context, conn *sql.Conn, commit bool) error {
 	end := "ROLLBACK"
 	if commit {
 		end = "COMMIT"
@@ -247,16 +235,19 @@ func (e *engine) unlock(ctx context.Context, conn *sql.Conn, commit bool) error 
 	return err
 }
 
-// dialect is for the migrations.
-func (e *engine) dialect() goose.Dialect { return goose.DialectSQLite3 }
+func (d *sqliteDatabase) dialect() goose.Dialect { return goose.DialectSQLite3 }
+
+// prepares: parsing is most of what a small statement costs.
+func (d *sqliteDatabase) prepares() bool { return true }
+
+// rows is one: there is no way to the server to save, and what is wrong is known at once.
+func (d *sqliteDatabase) rows() int { return 1 }
 
 // scrub moves what was overwritten out of the journal, where its old text still is.
-func (e *engine) scrub(ctx context.Context) error {
-	_, err := e.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+func (d *sqliteDatabase) scrub(ctx context.Context) error {
+	_, err := d.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 	return err
 }
-
-func (e *engine) close() error { return errors.Join(e.read.Close(), e.write.Close()) }
 
 // primary is the SQLite result code of err without its extension; 0 when it has none.
 func primary(err error) int {
@@ -268,7 +259,7 @@ func primary(err error) int {
 
 // unavailable reports whether err is about the state of the store and not about what it
 // was asked.
-func (e *engine) unavailable(err error) bool {
+func (d *sqliteDatabase) unavailable(err error) bool {
 	switch primary(err) {
 	case code.SQLITE_BUSY, code.SQLITE_LOCKED, code.SQLITE_FULL, code.SQLITE_IOERR, code.SQLITE_CANTOPEN, code.SQLITE_READONLY,
 		code.SQLITE_PROTOCOL, code.SQLITE_INTERRUPT, code.SQLITE_NOMEM, code.SQLITE_CORRUPT, code.SQLITE_NOTADB, code.SQLITE_PERM:
@@ -278,7 +269,7 @@ func (e *engine) unavailable(err error) bool {
 }
 
 // duplicate reports whether err says that a row with the same key is there already.
-func (e *engine) duplicate(err error) bool {
+func (d *sqliteDatabase) duplicate(err error) bool {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		return e.Code() == code.SQLITE_CONSTRAINT_UNIQUE || e.Code() == code.SQLITE_CONSTRAINT_PRIMARYKEY
 	}
@@ -286,7 +277,7 @@ func (e *engine) duplicate(err error) bool {
 }
 
 // dangling reports whether err says that a row refers to one that is not there.
-func (e *engine) dangling(err error) bool {
+func (d *sqliteDatabase) dangling(err error) bool {
 	known, ok := errors.AsType[*sqlite.Error](err)
 	return ok && known.Code() == code.SQLITE_CONSTRAINT_FOREIGNKEY
 }

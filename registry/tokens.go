@@ -120,6 +120,8 @@ func (r *Registry) refresh(ctx context.Context, id, subjectID string, now, expir
 	if !storable(id) || !storable(subjectID) {
 		return Token{}, notFound(KindToken)
 	}
+	ctx, cancel := r.engine.write.bound(ctx)
+	defer cancel()
 	tx, err := r.engine.begin(ctx)
 	if err != nil {
 		return Token{}, err
