@@ -49,7 +49,7 @@ func (c *StoreBackupCommand) Run(ctx context.Context, e *environment) error {
 		o.From = settings.Store
 		var report registry.CopyReport
 		if report, err = registry.Backup(ctx, o, c.File, c.Force); err == nil {
-			return e.copied(c.JSON, report, o.MasterKey)
+			return e.copied(c.JSON, report, o)
 		}
 	}
 	hint := next{other: masterHint}
@@ -90,7 +90,7 @@ func (c *StoreRestoreCommand) Run(ctx context.Context, e *environment) error {
 				e.note("warning: what was revoked, disabled or rotated after the backup was made is good again, until you do it again; " +
 					"postern token revoke --organization ID refuses the tokens of one organization")
 			}
-			return e.copied(c.JSON, report, o.MasterKey)
+			return e.copied(c.JSON, report, o)
 		}
 	}
 	return cannot("restore the store", conflictHint(err, emptyHint), next{other: masterHint})
@@ -98,10 +98,11 @@ func (c *StoreRestoreCommand) Run(ctx context.Context, e *environment) error {
 
 // StoreCopyCommand copies a store.
 type StoreCopyCommand struct {
-	From   string `arg:"" placeholder:"FROM" help:"The store to read, as store: has it; @FILE reads it from a file, which keeps a password out of the process list."`
-	To     string `arg:"" placeholder:"TO" help:"The store to fill, likewise. It must be empty, or not there yet."`
-	Config string `group:"Store and answer:" placeholder:"FILE" help:"The configuration, for its master key; by default $$POSTERN_CONFIG."`
-	JSON   bool   `group:"Store and answer:" name:"json" help:"Answer with JSON, for machines, and show no progress."`
+	From        string `arg:"" placeholder:"FROM" help:"The store to read, as store: has it; @FILE reads it from a file, which keeps a password out of the process list."`
+	To          string `arg:"" placeholder:"TO" help:"The store to fill, likewise. It must be empty, or not there yet."`
+	WithoutKeys bool   `help:"Leave the keys behind, after the master key was lost: clients keep their secrets, every access token is refused, and serve makes a new signing key."`
+	Config      string `group:"Store and answer:" placeholder:"FILE" help:"The configuration, for its master key; by default $$POSTERN_CONFIG."`
+	JSON        bool   `group:"Store and answer:" name:"json" help:"Answer with JSON, for machines, and show no progress."`
 }
 
 // Help says how to move and gives examples.
@@ -125,13 +126,13 @@ func (c *StoreCopyCommand) Run(ctx context.Context, e *environment) error {
 	settings, err := where{Config: c.Config}.settings(e)
 	if err == nil {
 		o := e.copyOptions(settings.Keys.MasterKey, c.JSON)
-		o.From, o.To = from, to
+		o.From, o.To, o.WithoutKeys = from, to, c.WithoutKeys
 		var report registry.CopyReport
 		if report, err = registry.Copy(ctx, o); err == nil {
 			if report.Behind {
 				e.note("warning: somebody wrote to FROM meanwhile, and TO has nothing of that: stop every postern and copy once more into an empty store")
 			}
-			return e.copied(c.JSON, report, o.MasterKey)
+			return e.copied(c.JSON, report, o)
 		}
 	}
 	return cannot("copy the store", conflictHint(err, emptyHint), next{other: masterHint})
@@ -233,11 +234,11 @@ func (e *environment) copyProgress(quiet bool) func(registry.Progress) {
 }
 
 // copied answers with what a copy has.
-func (e *environment) copied(asJSON bool, r registry.CopyReport, master secret.Secret) error {
+func (e *environment) copied(asJSON bool, r registry.CopyReport, o registry.CopyOptions) error {
 	if r.Wrapped {
 		e.note("the signing keys lay unencrypted in the source; in the copy the master key encrypts them")
 	}
-	if master == "" {
+	if o.MasterKey == "" && !o.WithoutKeys {
 		e.note("no master key is configured: the signing keys were copied as they are, and not tried")
 	}
 	if asJSON {

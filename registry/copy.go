@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ type CopyOptions struct {
 	// a data key that lies open in From. "": nothing is checked, and the keys are copied as
 	// they are.
 	MasterKey secret.Secret
+	// WithoutKeys leaves all keys behind: the copy has a data key of its own and no signing
+	// key, and no token of From is good there. It is for a master key that was lost.
+	WithoutKeys bool
 	// RevokeTokens refuses every token that was issued before now, in the copy.
 	RevokeTokens bool
 	Actor        Actor             // for the audit trail of the copy
@@ -74,6 +78,13 @@ func copied() []storedTable {
 	}
 }
 
+// tables are those that this copy takes.
+func (c *copying) tables() []storedTable {
+	return slices.DeleteFunc(copied(), func(t storedTable) bool {
+		return c.o.WithoutKeys && (t.name == "data_key" || t.name == "signing_key")
+	})
+}
+
 // storedTable is a table and its primary key.
 type storedTable struct{ name, key string }
 
@@ -88,7 +99,7 @@ func Copy(ctx context.Context, o CopyOptions) (report CopyReport, err error) {
 		return report, fmt.Errorf("read from: %w", err)
 	}
 	defer func() { err = errors.Join(err, from.close()) }()
-	if o.MasterKey != "" {
+	if o.MasterKey != "" && !o.WithoutKeys {
 		if _, err := openKeys(ctx, from, o.MasterKey); err != nil {
 			return report, fmt.Errorf("read from: %w", err)
 		}
@@ -140,7 +151,7 @@ func (m *mark) fields() []any { return []any{&m.seq, &m.events, &m.tokens, &m.re
 
 // measure counts what there is to do.
 func (c *copying) measure(ctx context.Context) error {
-	for _, t := range copied() {
+	for _, t := range c.tables() {
 		var n int64
 		if err := c.from.QueryRowContext(ctx, `SELECT count(*) FROM `+t.name).Scan(&n); err != nil {
 			return fmt.Errorf("count the rows of %s: %w", t.name, sourceFault(err))
@@ -176,11 +187,16 @@ func (c *copying) run(ctx context.Context, to *Registry) (report CopyReport, err
 			return report, err
 		}
 	}
-	if err := makeRoom(ctx, inner); err != nil {
+	if err := mustBeEmpty(ctx, inner); err != nil {
 		return report, err
 	}
+	if !c.o.WithoutKeys {
+		if _, err := inner.ExecContext(ctx, `DELETE FROM data_key`); err != nil {
+			return report, err
+		}
+	}
 	var tallies []*tally
-	for _, t := range copied() {
+	for _, t := range c.tables() {
 		n, err := c.fill(ctx, inner, t)
 		if err != nil {
 			return report, fmt.Errorf("copy %s: %w", t.name, err)
@@ -191,7 +207,7 @@ func (c *copying) run(ctx context.Context, to *Registry) (report CopyReport, err
 		return report, err
 	}
 	c.step.Verifying = true
-	for i, t := range copied() {
+	for i, t := range c.tables() {
 		want := tallies[i]
 		got := newTally(want.columns)
 		if err := c.read(ctx, inner, t, got, nil); err != nil {
@@ -209,8 +225,8 @@ func (c *copying) run(ctx context.Context, to *Registry) (report CopyReport, err
 	return report, inner.Commit()
 }
 
-// makeRoom makes sure that the target is empty, and takes out the data key that opening it made.
-func makeRoom(ctx context.Context, tx *sql.Tx) error {
+// mustBeEmpty looks at the target. Opening it has made a data key.
+func mustBeEmpty(ctx context.Context, tx *sql.Tx) error {
 	for _, t := range copied() {
 		if t.name == "data_key" {
 			continue
@@ -224,14 +240,13 @@ func makeRoom(ctx context.Context, tx *sql.Tx) error {
 			return conflict("the target is not empty (it has rows in %s): name a file that is not there yet, or a new database", t.name)
 		}
 	}
-	_, err := tx.ExecContext(ctx, `DELETE FROM data_key`)
-	return err
+	return nil
 }
 
 // finish writes what is not copied: the counter with a new epoch, the line of the audit
 // trail, and what the options ask for.
 func (c *copying) finish(ctx context.Context, tx *sql.Tx, to *Registry) (keys int, wrapped bool, err error) {
-	if c.o.MasterKey != "" {
+	if c.o.MasterKey != "" && !c.o.WithoutKeys {
 		if wrapped, err = wrapOpenKeys(ctx, tx, to); err != nil {
 			return 0, false, err
 		}
@@ -256,6 +271,9 @@ func (c *copying) finish(ctx context.Context, tx *sql.Tx, to *Registry) (keys in
 	action, detail := c.o.action, fmt.Sprintf("%d rows", c.step.All/2)
 	if action == "" {
 		action = "copy"
+	}
+	if c.o.WithoutKeys {
+		detail += ", no keys"
 	}
 	if c.o.RevokeTokens {
 		detail += ", all tokens revoked"

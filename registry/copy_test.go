@@ -264,6 +264,30 @@ func TestCopyWrapsAnOpenDataKey(t *testing.T) {
 	}
 }
 
+// TestCopyWithoutKeys: the master key is lost, the clients and their secrets are not.
+func TestCopyWithoutKeys(t *testing.T) {
+	pairs(t, func(t *testing.T, from, to func(*testing.T) secret.Secret) {
+		ctx := context.Background()
+		source, c := filled(t, from(t), 1)
+		target := to(t)
+		other := secret.Secret(anotherKey)
+		if _, err := Copy(ctx, CopyOptions{From: source, To: target, MasterKey: other, WithoutKeys: true}); err != nil {
+			t.Fatal(err)
+		}
+		r := openAt(t, target, master(anotherKey))
+		if keys := must(r.KeyHistory(ctx))(t); len(keys) != 0 {
+			t.Errorf("%d keys came along", len(keys))
+		}
+		must(r.RotateKey(ctx, operator, newKey(t, "key-3", "ES256"), 0, time.Hour))(t)
+		if keys := must(r.Keys(ctx))(t); len(keys) != 1 {
+			t.Errorf("%d keys", len(keys))
+		}
+		if got := must(r.Client(ctx, c.ID))(t); len(got.Secrets) != 2 {
+			t.Errorf("%d secrets", len(got.Secrets))
+		}
+	})
+}
+
 // TestCopyOfAnOlderStore: a backup that an older postern made has fewer columns.
 func TestCopyOfAnOlderStore(t *testing.T) {
 	path, target := file(t), file(t)
