@@ -319,22 +319,17 @@ func (c *clientConn) SetWriteDeadline(time.Time) error { return nil }
 
 // Close closes the connection. Where something that the client sent was not read, it
 // waits a moment: a reset would take the answer away from the client (RFC 9112 §9.6).
+// Only the connection's own goroutine may call it.
 func (c *clientConn) Close() error {
 	if c.closing.Swap(true) {
 		return nil
 	}
-	if c.front.draining.Load() {
-		// It may be fasthttp that closes what it takes for idle, and a head is being read: what
-		// the goroutine that serves the connection owns is left to it.
-		c.front.connections.remove(c)
-		return c.Conn.Close()
-	}
 	if c.buffer != nil && (c.fault != noFault || !c.content.ended || c.start < c.end) {
 		c.linger()
 	}
-	c.front.connections.remove(c)
 	err := c.Conn.Close()
 	c.giveBuffer()
+	c.front.connections.remove(c) // last: until then a shutdown waits for it, and may cut it
 	return err
 }
 
@@ -358,6 +353,7 @@ func (c *clientConn) gone() bool { return c.raw != nil && hungUp(c.raw) }
 type connections struct {
 	mu   sync.Mutex
 	open map[*clientConn]struct{}
+	none chan struct{} // closed when none is open any more; nil: nobody waits for that
 }
 
 func (s *connections) add(c *clientConn) {
@@ -373,24 +369,27 @@ func (s *connections) remove(c *clientConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, c)
+	if s.none != nil && len(s.open) == 0 {
+		close(s.none)
+		s.none = nil
+	}
 }
 
-// wait returns when there are no more, or ctx ends.
+// wait returns when none is open, or fails when ctx ends. Nobody may add any more.
 func (s *connections) wait(ctx context.Context) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		s.mu.Lock()
-		none := len(s.open) == 0
+	s.mu.Lock()
+	if len(s.open) == 0 {
 		s.mu.Unlock()
-		if none {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
+		return nil
+	}
+	none := make(chan struct{})
+	s.none = none
+	s.mu.Unlock()
+	select {
+	case <-none:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

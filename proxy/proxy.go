@@ -76,6 +76,7 @@ type Front struct {
 
 	mu       sync.Mutex // of what follows, and of Reload
 	listener net.Listener
+	accepted chan struct{} // closed when nothing is accepted any more; nil before Serve
 	stopped  bool
 }
 
@@ -191,6 +192,9 @@ func (f *Front) Serve(l net.Listener) error {
 	}
 	d := newDoor(l, f.doorOptions(), f.doorMetrics)
 	f.listener = d
+	accepted := make(chan struct{})
+	defer close(accepted)
+	f.accepted = accepted
 	f.running.Go(func() { f.memory.run(f.stop) })
 	f.state.Load().pools.run(&f.running)
 	f.mu.Unlock()
@@ -219,20 +223,23 @@ func (f *Front) doorOptions() doorOptions {
 // fails when some were cut.
 func (f *Front) Shutdown(ctx context.Context) error {
 	f.mu.Lock()
-	again, l := f.stopped, f.listener
+	again, l, accepted := f.stopped, f.listener, f.accepted
 	f.stopped = true
 	f.mu.Unlock()
 	if again {
 		return errors.New("shut down before")
 	}
 	f.draining.Store(true)
-	f.connections.closeWaiting(false)
-	f.sockets.drain()
 	if l != nil {
 		_ = l.Close()
 	}
-	// fasthttp's own shutdown closes from outside what it takes for idle: to it a head that
-	// is being read is, and what reads it is not made for that.
+	f.connections.closeWaiting(false)
+	f.sockets.drain()
+	// fasthttp's own shutdown would close connections of which a part of a head was read,
+	// while they are read, and each for as long as that takes.
+	if accepted != nil {
+		<-accepted
+	}
 	err := f.connections.wait(ctx)
 	if err != nil {
 		f.connections.closeWaiting(true)
