@@ -42,3 +42,30 @@ func TestShutdownMeetsHalfHeads(t *testing.T) {
 		}
 	}
 }
+
+// TestShutdownKeepsAnswersWhole: an answer to a request whose content was not read is not
+// taken away by a reset.
+func TestShutdownKeepsAnswersWhole(t *testing.T) {
+	f := start(t)
+	var all []*connection
+	for range 20 {
+		all = append(all, f.dial().send("POST / HTTP/1.1\r\n"))
+	}
+	time.Sleep(50 * time.Millisecond)
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.stop() }()
+	time.Sleep(100 * time.Millisecond)
+	for _, c := range all {
+		c.send("Host: api.test\r\nContent-Length: 100000\r\n\r\n" + noise(60_000))
+	}
+	for _, c := range all {
+		time.Sleep(10 * time.Millisecond)
+		if m := c.read("POST"); m.status() != 401 || !c.closed() {
+			t.Errorf("answered %q", m.raw)
+		}
+		_ = c.Close()
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
