@@ -32,6 +32,7 @@ type upstreamConn struct {
 
 	raw     syscall.RawConn // of the socket; nil where there is none: then it is never quiet
 	secured bool            // TLS: a write that timed out cannot be continued
+	peeking bool            // a read is not to wait
 	look    func(fd uintptr)
 	seen    error // what look saw
 }
@@ -61,6 +62,9 @@ func (c *upstreamConn) begin(client *clientConn, timeout time.Duration) {
 // Read reads from the socket until it is late, and looks now and then whether anybody
 // still waits for it.
 func (c *upstreamConn) Read(p []byte) (int, error) {
+	if c.peeking {
+		return c.Conn.Read(p)
+	}
 	now := time.Now()
 	if c.stall > 0 {
 		c.until = now.Add(c.stall)
@@ -120,12 +124,25 @@ func (c *upstreamConn) send(p []byte, timeout time.Duration) error {
 // interrupted says why no more content should be sent: errAnswered, errGone, or nil.
 func (c *upstreamConn) interrupted() error {
 	switch {
-	case c.reader.Buffered() > 0 || c.raw != nil && !c.quiet():
+	case c.reader.Buffered() > 0 || c.raw != nil && !c.quiet() && (!c.secured || c.speaks()):
 		return errAnswered
 	case c.client != nil && c.client.gone():
 		return errGone
 	}
 	return nil
+}
+
+// speaks reports whether what came over TLS is the beginning of an answer, or the end. It
+// takes in what is neither: session tickets come when the peer likes (RFC 8446 §4.6.1).
+func (c *upstreamConn) speaks() bool {
+	c.readBy = time.Now().Add(time.Millisecond) // it is here already
+	if err := c.SetReadDeadline(c.readBy); err != nil {
+		return true
+	}
+	c.peeking = true
+	_, err := c.reader.Peek(1)
+	c.peeking = false
+	return err == nil || !isTimeout(err)
 }
 
 // quiet reports whether the peer has neither closed the idle connection nor sent
