@@ -60,8 +60,9 @@ func TestShutdownKeepsAnswersWhole(t *testing.T) {
 	}
 	for _, c := range all {
 		time.Sleep(10 * time.Millisecond)
-		if m := c.read("POST"); m.status() != 401 || !c.closed() {
-			t.Errorf("answered %q", m.raw)
+		m := c.read("POST")
+		if _, err := io.ReadAll(c.r); m.status() != 401 || err != nil { // to other systems than Linux a reset takes the answer too
+			t.Errorf("answered %q, then %v", m.raw, err)
 		}
 		_ = c.Close()
 	}
