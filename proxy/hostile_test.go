@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -26,5 +27,54 @@ func TestTrailersAreNamedInAnyCase(t *testing.T) {
 		if want := []line{{configured, "3"}}; len(got) != 1 || !strings.EqualFold(got[0].get("Trailer"), "x-sum") || !slices.Equal(got[0].trailer, want) {
 			t.Errorf("%s: the upstream received %v", configured, got)
 		}
+	}
+}
+
+// breaking is a listener whose connections break on the second write: behind an answer's head.
+type breaking struct{ net.Listener }
+
+func (l breaking) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return &breakingConn{Conn: c}, err
+}
+
+type breakingConn struct {
+	net.Conn
+	writes int
+}
+
+func (c *breakingConn) Write(p []byte) (int, error) {
+	if c.writes++; c.writes > 1 {
+		panic("the connection broke")
+	}
+	return c.Conn.Write(p)
+}
+
+// TestPanicWithinAStream: what breaks while content is passed on costs both connections,
+// and no more: the process lives, and the upstream's load goes down.
+func TestPanicWithinAStream(t *testing.T) {
+	usual := start(t)
+	usual.upstream.says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+	front, err := New(usual.front.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- front.Serve(breaking{l}) }()
+	f := &fixture{t: t, address: l.Addr().String()}
+	c := f.dial().send(get("/public"))
+	if text, _ := io.ReadAll(c.r); !strings.HasSuffix(string(text), "\r\n\r\n") { // the head alone
+		t.Errorf("answered %q", text)
+	}
+	if err := errors.Join(front.Shutdown(t.Context()), <-served); err != nil {
+		t.Error(err)
+	}
+	e := front.state.Load().router.all[1].upstream.endpoints[0]
+	if load, open := e.load.Load(), e.connections.Load(); load != 0 || open != 0 {
+		t.Errorf("%d requests and %d connections are left", load, open)
 	}
 }
