@@ -45,6 +45,7 @@ type clientConn struct {
 	headEnd    int         // the head is buffer.b[:headEnd]
 	start, end int         // what was read behind it and not used yet
 	fault      headFault   // why there is no head
+	lost       error       // a write failed: nothing more is written
 	content    content
 	greeted    bool // it had its time to begin
 	shaken     bool // the TLS handshake is done
@@ -287,8 +288,13 @@ func (c *clientConn) armRead(d time.Duration) {
 	}
 }
 
-// Write writes all of p; a client that does not take the next bytes in time is given up.
+// Write writes all of p; a client that does not take the next bytes in time is given up:
+// what was to follow the bytes that are lost now must not be sent in their place.
 func (c *clientConn) Write(p []byte) (n int, err error) {
+	if c.lost != nil {
+		return 0, c.lost
+	}
+	defer func() { c.lost = err }()
 	for {
 		now := time.Now()
 		if left := c.writeBy.Sub(now); left > c.writeTimeout || left < c.writeTimeout-c.writeTimeout/4 {

@@ -119,7 +119,7 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	x.stream.names = n.drop
 	if err := res.Header.Read(c.reader); err != nil {
 		res.Reset()
-		return fmt.Errorf("%w: %w", errAnswer, err)
+		return errAnswer // fasthttp's error quotes the head, with the cookies in it
 	}
 	for _, name := range x.stream.names {
 		res.Header.Del(name)

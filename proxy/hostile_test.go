@@ -4,9 +4,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestTrailersAreNamedInAnyCase: as the settings write them, so do both sides read them,
@@ -76,5 +78,31 @@ func TestPanicWithinAStream(t *testing.T) {
 	e := front.state.Load().router.all[1].upstream.endpoints[0]
 	if load, open := e.load.Load(), e.connections.Load(); load != 0 || open != 0 {
 		t.Errorf("%d requests and %d connections are left", load, open)
+	}
+}
+
+// late takes half of what is written first, and that too late.
+type late struct {
+	net.Conn
+	taken []byte
+}
+
+func (c *late) Write(p []byte) (int, error) {
+	if len(c.taken) == 0 {
+		c.taken = append(c.taken, p[:len(p)/2]...)
+		return len(p) / 2, os.ErrDeadlineExceeded
+	}
+	c.taken = append(c.taken, p...)
+	return len(p), nil
+}
+func (*late) SetWriteDeadline(time.Time) error { return nil }
+
+// TestNothingFollowsALostWrite: content must not stand where the rest of its head was lost.
+func TestNothingFollowsALostWrite(t *testing.T) {
+	l := &late{}
+	c := newClientConn(&Front{}, l)
+	_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n")
+	if n, err := io.WriteString(c, "\r\nX-Forged: 1\r\n\r\n"); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(string(l.taken), "Forged") {
+		t.Errorf("%d bytes, %v: the client has %q", n, err, l.taken)
 	}
 }
