@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // answerHead is the largest head of an answer, and the read buffer of a connection.
@@ -122,18 +125,40 @@ func (c *upstreamConn) send(p []byte, timeout time.Duration) error {
 }
 
 // interrupted says why no more content should be sent: errAnswered, errGone, or nil.
+// Interim answers are no reason (RFC 9110 §15.2); they are not passed on.
 func (c *upstreamConn) interrupted() error {
-	switch {
-	case c.reader.Buffered() > 0 || c.raw != nil && !c.quiet() && (!c.secured || c.speaks()):
-		return errAnswered
-	case c.client != nil && c.client.gone():
-		return errGone
+	for range maxInterim {
+		switch {
+		case c.reader.Buffered() > 0 || c.raw != nil && !c.quiet() && c.speaks():
+			if !c.skipInterim() {
+				return errAnswered
+			}
+		case c.client != nil && c.client.gone():
+			return errGone
+		default:
+			return nil
+		}
 	}
-	return nil
+	return errAnswered
 }
 
-// speaks reports whether what came over TLS is the beginning of an answer, or the end. It
-// takes in what is neither: session tickets come when the peer likes (RFC 8446 §4.6.1).
+// skipInterim drops the interim answer that came, if that is what came, and whole.
+func (c *upstreamConn) skipInterim() bool {
+	raw, _ := c.reader.Peek(c.reader.Buffered())
+	end := bytes.Index(raw, []byte("\r\n\r\n"))
+	if end < 0 {
+		return false
+	}
+	n, _, err := parseAnswerHead(raw[:end+4], nil)
+	if err != nil || n.status >= 200 || n.status == fasthttp.StatusSwitchingProtocols {
+		return false
+	}
+	_, err = c.reader.Discard(n.size)
+	return err == nil
+}
+
+// speaks reports whether what came is the beginning of an answer, or the end. It takes in
+// what is neither: session tickets of TLS come when the peer likes (RFC 8446 §4.6.1).
 func (c *upstreamConn) speaks() bool {
 	c.readBy = time.Now().Add(time.Millisecond) // it is here already
 	if err := c.SetReadDeadline(c.readBy); err != nil {
