@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"io"
+	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -69,4 +71,73 @@ func TestShutdownKeepsAnswersWhole(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestShutdownMeetsEverybody: whoever holds a connection, and however, it is over at the
+// deadline, on both sides, with nothing counted as open.
+func TestShutdownMeetsEverybody(t *testing.T) {
+	f := start(t, trusting, func(o *Options) {
+		o.ProxyProtocol, o.Buffer = true, 1<<10
+		o.Routes[1].WebSocket = WebSocket{Enabled: true, Idle: patience}
+	})
+	begun := make(chan struct{}, 8)
+	never := make(chan struct{})
+	defer close(never)
+	f.upstream.answers(func(c net.Conn, m *message) {
+		begun <- struct{}{}
+		switch target := strings.Fields(m.start)[1]; target {
+		case "/public/flood":
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			for {
+				if _, err := io.WriteString(c, noise(64<<10)); err != nil {
+					return
+				}
+			}
+		case "/public/socket":
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+				"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		case "/public/quiet":
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		default: // never answers
+			_, _ = io.Copy(io.Discard, c)
+		}
+	})
+	const by = "PROXY TCP4 192.0.2.1 192.0.2.2 4096 443\r\n"
+	all := []*connection{
+		f.dial(), f.dial().send("PRO"), f.dial().send(by), f.dial().send(by + "GET /public HT"),
+		f.dial().send(by + request("POST", "/public", "Content-Length: 900") + "waits"),
+		f.dial().send(by + request("POST", "/public", "Transfer-Encoding: chunked") + "5\r\nwa"),
+		f.dial().send(by + request("POST", "/public", "Expect: 100-continue", "Content-Length: 900")),
+	}
+	for _, text := range []string{
+		get("/public"), get("/public/flood"), get("/public/quiet"),
+		get("/public/socket", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+	} {
+		all = append(all, f.dial().send(by+text))
+		<-begun
+	}
+	time.Sleep(100 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	at := time.Now()
+	if err := f.front.Shutdown(ctx); err == nil || time.Since(at) > 4*time.Second {
+		t.Errorf("ended after %v: %v", time.Since(at), err)
+	}
+	_ = f.stop() // says that it was shut down before
+	f.stop = func() error { return nil }
+	if n := f.gauge("postern_connections"); n != 0 {
+		t.Errorf("%v connections are open", n)
+	}
+	for i, c := range all {
+		if _, err := io.Copy(io.Discard, c.r); isTimeout(err) {
+			t.Errorf("connection %d is open", i)
+		}
+	}
+	assertEnd(t, f.upstream)
+	until(t, "the upstream has no load", func() bool {
+		e := f.front.state.Load().router.all[1].upstream.endpoints[0]
+		return e.load.Load() == 0 && e.connections.Load() == 0
+	})
 }
