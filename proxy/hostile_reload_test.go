@@ -47,3 +47,28 @@ func TestReloadOfMaxHeaderMeetsOpenConnections(t *testing.T) {
 	f("in a head, less is allowed", 32<<10, 8<<10, true, 200, 431) // it may have begun before
 	f("in a head, more is allowed", 8<<10, 32<<10, true, 200, 431)
 }
+
+// TestReloadLeavesTheTokenRouteAlone: a new token path waits for a restart, and its old
+// place must not be given away until then.
+func TestReloadLeavesTheTokenRouteAlone(t *testing.T) {
+	f := start(t, trusting)
+	s := f.front.state.Load().Settings
+	s.DecisionPath = "/oauth/token"
+	if err := f.front.Reload(s); errorText(err) != `the decision endpoint's path "/oauth/token" is the issuer's` {
+		t.Errorf("reloaded: %v", err)
+	}
+	if m := f.ask(request("POST", "/oauth/token")); m.status() != 201 {
+		t.Errorf("answered %q", m.raw)
+	}
+}
+
+// TestDecisionAboveTheTokenRoute: what is postern's own stays so, wherever the endpoint is.
+func TestDecisionAboveTheTokenRoute(t *testing.T) {
+	f := start(t, trusting, func(o *Options) { o.DecisionPath = "/oauth" })
+	if m := f.ask(request("POST", "/oauth/token")); m.status() != 201 {
+		t.Errorf("answered %q", m.raw)
+	}
+	if m := f.ask(get("/oauth/public")); m.status() != 200 || len(f.upstream.received()) != 0 {
+		t.Errorf("the endpoint itself: %q", m.raw)
+	}
+}

@@ -148,6 +148,9 @@ func (f *Front) newState(s Settings, old *state) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.DecisionPath != "" && f.options.Issuer != nil && f.options.Issuer.Owns([]byte(s.DecisionPath)) {
+		return nil, fmt.Errorf("the decision endpoint's path %q is the issuer's", s.DecisionPath)
+	}
 	for _, r := range router.all {
 		if r.rules, err = newRules(r.Route, classifier); err != nil {
 			return nil, err
