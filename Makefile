@@ -10,7 +10,7 @@ BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 STATICCHECK = go tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 
 # What runs one process after another, and what measures time, tells nothing more under the race detector.
-RACESKIP = ^(TestCommandLine|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap)$$
+RACESKIP = ^(TestCommandLine|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap|TestRow128IdleConnections)$$
 
 .PHONY: help build test race fuzz lint vuln tidy schema check-all kill bench image
 

@@ -117,6 +117,30 @@ func metricsTable(t *testing.T) string {
 	return "| metric | labels | meaning |\n|---|---|---|\n" + strings.Join(lines, "\n") + "\n"
 }
 
+// TestReadmeLimits: the table of limits repeats settings and their defaults.
+func TestReadmeLimits(t *testing.T) {
+	_, table, _ := strings.Cut(readFile(t, "README.md"), "### Limits and timeouts\n\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	found := 0
+	for _, line := range strings.Split(table, "\n") {
+		cells := strings.Split(line, " | ")
+		if len(cells) < 3 {
+			continue
+		}
+		for key := range strings.SplitSeq(cells[1], ", ") {
+			if strings.HasPrefix(key, "`") {
+				found++
+				if !strings.Contains(config.Reference(), "\n| "+key+" | "+cells[2]+" | ") {
+					t.Errorf("%s has another default than %s", key, cells[2])
+				}
+			}
+		}
+	}
+	if found < 15 {
+		t.Errorf("%d settings are in the table", found)
+	}
+}
+
 // TestReadmePromises: every test that the README names exists where it says.
 func TestReadmePromises(t *testing.T) {
 	links := regexp.MustCompile(`\[((?:Test|Fuzz|Benchmark)\w+)\]\(([^)]+)\)`).FindAllStringSubmatch(readFile(t, "README.md"), -1)

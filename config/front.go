@@ -98,6 +98,8 @@ func (l *loader) decision() {
 		w = wrong{"lies where the well-known documents are", example}
 	case l.ok("issuer.token_path") && strings.HasPrefix(lower, token):
 		w = wrong{"lies at or below issuer.token_path", example}
+	case l.ok("issuer.token_path") && strings.HasPrefix(token, lower):
+		w = wrong{"covers issuer.token_path", example}
 	}
 	if w != (wrong{}) {
 		l.fault(key, l.shown(key, path)+" "+w.problem, w.fix)

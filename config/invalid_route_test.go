@@ -25,6 +25,8 @@ func invalidFronts(f func(name string, want ...string)) {
 		`:1: decision.path: "/" covers every path: use one such as /decision`)
 	f("decision-token-path",
 		`:1: decision.path: "/oauth/token/decision" lies at or below issuer.token_path: use one such as /decision`)
+	f("decision-above-token-path",
+		`:1: decision.path: "/oauth" covers issuer.token_path: use one such as /decision`)
 	f("decision-well-known",
 		`:1: decision.path: "/.well-known/decision" lies where the well-known documents are: use one such as /decision`)
 	f("limits",

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -46,6 +45,7 @@ type clientConn struct {
 	headEnd    int         // the head is buffer.b[:headEnd]
 	start, end int         // what was read behind it and not used yet
 	fault      headFault   // why there is no head
+	lost       error       // a write failed: nothing more is written
 	content    content
 	greeted    bool // it had its time to begin
 	shaken     bool // the TLS handshake is done
@@ -127,9 +127,7 @@ func (c *clientConn) giveBuffer() {
 
 // Read gives fasthttp a stand-in for the next request, once its head is here.
 func (c *clientConn) Read(p []byte) (int, error) {
-	s := c.front.state.Load()
-	c.readTimeout, c.writeTimeout = s.ReadTimeout, s.WriteTimeout
-	if !c.nextHead(s) {
+	if !c.nextHead() {
 		return 0, io.EOF
 	}
 	if line, _, _ := bytes.Cut(c.head(), []byte("\r\n")); bytes.HasSuffix(line, []byte("HTTP/1.0")) {
@@ -143,29 +141,41 @@ func (c *clientConn) head() []byte { return c.buffer.b[:c.headEnd] }
 
 // nextHead reads up to the end of the next head, or to where it is clear that there is
 // none (fault). It is false when no request will come.
-func (c *clientConn) nextHead(s *state) bool {
+func (c *clientConn) nextHead() bool {
+	s := c.front.state.Load()
+	c.readTimeout, c.writeTimeout = s.ReadTimeout, s.WriteTimeout
 	if !c.dropContent() || !c.greet() {
 		return false
 	}
 	if c.buffer != nil {
 		c.end = copy(c.buffer.b, c.buffer.b[c.start:c.end])
+		if c.end == 0 && len(c.buffer.b) < s.MaxHeader+contentRoom { // of older settings
+			c.giveBuffer()
+		}
 	}
 	c.headEnd, c.start, c.fault, c.content = 0, 0, noFault, content{ended: true, trailer: c.content.trailer[:0]}
 	first, scanned := time.Time{}, 0
 	for {
 		if c.end > 0 {
-			if c.headEnd = endOfHead(c.buffer.b[:c.end], scanned); c.headEnd > 0 && c.headEnd <= s.MaxHeader {
+			// A buffer that was taken under other settings may be too small for what these allow.
+			most := min(s.MaxHeader, len(c.buffer.b)-contentRoom)
+			if c.headEnd = endOfHead(c.buffer.b[:c.end], scanned); c.headEnd > 0 && c.headEnd <= most {
 				c.start = c.headEnd
 				return true
 			}
-			if c.fault = faultOf(c.buffer.b[:c.end], s); c.fault != noFault {
+			if c.fault = faultOf(c.buffer.b[:c.end], most, s.MaxTarget); c.fault != noFault {
 				c.headEnd = 0
 				return true
 			}
 			scanned = max(0, c.end-3)
 		}
+		idle := c.end == 0
 		if !c.await(s, &first) {
 			return c.fault != noFault
+		}
+		if idle { // it may have waited through a reload
+			s = c.front.state.Load()
+			c.readTimeout, c.writeTimeout = s.ReadTimeout, s.WriteTimeout
 		}
 	}
 }
@@ -207,13 +217,13 @@ func endOfHead(b []byte, from int) int {
 	return 0
 }
 
-// faultOf says why b, which is no whole head that is small enough, will never be one.
-func faultOf(b []byte, s *state) headFault {
+// faultOf says why b, which is no whole head of at most so many bytes, will never be one.
+func faultOf(b []byte, most, maxTarget int) headFault {
 	line := bytes.IndexByte(b, '\n')
 	switch {
-	case len(b) > s.MaxHeader && (line < 0 || line > s.MaxTarget+maxMethod):
+	case len(b) > most && (line < 0 || line > maxTarget+maxMethod):
 		return longTarget
-	case len(b) > s.MaxHeader:
+	case len(b) > most:
 		return largeHead
 	case bareLF(b): // to some it is the end of a line: what would follow is not clear
 		return bareLineFeed
@@ -278,8 +288,13 @@ func (c *clientConn) armRead(d time.Duration) {
 	}
 }
 
-// Write writes all of p; a client that does not take the next bytes in time is given up.
+// Write writes all of p; a client that does not take the next bytes in time is given up:
+// what was to follow the bytes that are lost now must not be sent in their place.
 func (c *clientConn) Write(p []byte) (n int, err error) {
+	if c.lost != nil {
+		return 0, c.lost
+	}
+	defer func() { c.lost = err }()
 	for {
 		now := time.Now()
 		if left := c.writeBy.Sub(now); left > c.writeTimeout || left < c.writeTimeout-c.writeTimeout/4 {
@@ -319,22 +334,17 @@ func (c *clientConn) SetWriteDeadline(time.Time) error { return nil }
 
 // Close closes the connection. Where something that the client sent was not read, it
 // waits a moment: a reset would take the answer away from the client (RFC 9112 §9.6).
+// Only the connection's own goroutine may call it.
 func (c *clientConn) Close() error {
 	if c.closing.Swap(true) {
 		return nil
 	}
-	if c.front.draining.Load() {
-		// It may be fasthttp that closes what it takes for idle, and a head is being read: what
-		// the goroutine that serves the connection owns is left to it.
-		c.front.connections.remove(c)
-		return c.Conn.Close()
-	}
 	if c.buffer != nil && (c.fault != noFault || !c.content.ended || c.start < c.end) {
 		c.linger()
 	}
-	c.front.connections.remove(c)
 	err := c.Conn.Close()
 	c.giveBuffer()
+	c.front.connections.remove(c) // last: until then a shutdown waits for it, and may cut it
 	return err
 }
 
@@ -353,79 +363,6 @@ func (c *clientConn) linger() {
 // gone reports whether the client has closed its end, or its connection broke. A client
 // that only closes its sending half is taken for gone, as nginx does.
 func (c *clientConn) gone() bool { return c.raw != nil && hungUp(c.raw) }
-
-// connections are those of a front that are open.
-type connections struct {
-	mu   sync.Mutex
-	open map[*clientConn]struct{}
-}
-
-func (s *connections) add(c *clientConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == nil {
-		s.open = map[*clientConn]struct{}{}
-	}
-	s.open[c] = struct{}{}
-}
-
-func (s *connections) remove(c *clientConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.open, c)
-}
-
-// wait returns when there are no more, or ctx ends.
-func (s *connections) wait(ctx context.Context) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		s.mu.Lock()
-		none := len(s.open) == 0
-		s.mu.Unlock()
-		if none {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// closeWaiting closes those that wait for a request, or all.
-func (s *connections) closeWaiting(all bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.open {
-		switch waiting := c.waiting.CompareAndSwap(true, false); {
-		case all:
-			_ = c.cut()
-		case waiting && c.secure: // its own goroutine closes it, since to say so may take time
-			_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
-		case waiting:
-			_ = c.Conn.Close()
-		}
-	}
-}
-
-// gate is a listener whose connections are clientConns.
-type gate struct {
-	net.Listener
-	front *Front
-}
-
-// Accept waits for the next client.
-func (g gate) Accept() (net.Conn, error) {
-	conn, err := g.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c := newClientConn(g.front, conn)
-	g.front.connections.add(c)
-	return c, nil
-}
 
 // cut closes the connection at once, from any goroutine.
 func (c *clientConn) cut() error {

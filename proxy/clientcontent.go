@@ -177,7 +177,7 @@ func appendTrailer(dst, line []byte, allowed []string) (_ []byte, ok bool) {
 		return dst, false
 	}
 	for _, a := range allowed {
-		if equalFold(name, a) {
+		if bytes.EqualFold(name, []byte(a)) {
 			dst = append(append(dst, a...), ": "...)
 			dst = append(append(dst, value...), "\r\n"...)
 		}

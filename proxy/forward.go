@@ -119,7 +119,7 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	x.stream.names = n.drop
 	if err := res.Header.Read(c.reader); err != nil {
 		res.Reset()
-		return fmt.Errorf("%w: %w", errAnswer, err)
+		return errAnswer // fasthttp's error quotes the head, with the cookies in it
 	}
 	for _, name := range x.stream.names {
 		res.Header.Del(name)
@@ -192,11 +192,11 @@ type answerHeadInfo struct {
 // fieldNames is the value of a field that lists names, such as Trailer. It aliases the head.
 type fieldNames []byte
 
-func (l fieldNames) has(lower string) bool {
+func (l fieldNames) has(wanted string) bool {
 	for rest := []byte(l); len(rest) > 0; {
 		var name []byte
 		name, rest, _ = bytes.Cut(rest, []byte{','})
-		if equalFold(bytes.Trim(name, " \t"), lower) {
+		if bytes.EqualFold(bytes.Trim(name, " \t"), []byte(wanted)) {
 			return true
 		}
 	}

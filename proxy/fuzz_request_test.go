@@ -41,8 +41,7 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, piece uint16) {
 		c := newClientConn(front, &from{data: bytes.Clone(data), piece: int(piece) + 1})
 		s := front.state.Load()
-		c.readTimeout, c.writeTimeout = s.ReadTimeout, s.WriteTimeout
-		if !c.nextHead(s) || c.fault != noFault {
+		if !c.nextHead() || c.fault != noFault {
 			return
 		}
 		var h head

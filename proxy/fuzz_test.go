@@ -57,7 +57,7 @@ func FuzzHead(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		end := endOfHead(data, 0)
-		if end == 0 || faultOf(data[:end], front.state.Load()) != noFault {
+		if s := front.state.Load(); end == 0 || faultOf(data[:end], s.MaxHeader, s.MaxTarget) != noFault {
 			return
 		}
 		x := newExchange(front)

@@ -8,7 +8,11 @@
 // connections and writes answers; what clients send it never parses: clientConn reads
 // heads and content itself, and gives it a stand-in.
 //
-// Start reading at Front.handle in request.go: judge, then forward.
+// Start reading at Front.handle in request.go: judge, then forward in forward.go, which
+// sends (attempt.go) once: c.send(x.out) there is the line that forwards. From main.go that
+// is three jumps: ServeCommand.Run, Front.Serve, Front.handle. Before handle come the door
+// (listener.go) and clientconn.go, beside it routes.go and pool.go, behind it stream.go and,
+// for WebSockets, tunnel.go.
 package proxy
 
 import (
@@ -76,6 +80,7 @@ type Front struct {
 
 	mu       sync.Mutex // of what follows, and of Reload
 	listener net.Listener
+	accepted chan struct{} // closed when nothing is accepted any more; nil before Serve
 	stopped  bool
 }
 
@@ -143,6 +148,9 @@ func (f *Front) newState(s Settings, old *state) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.DecisionPath != "" && f.options.Issuer != nil && f.options.Issuer.Owns([]byte(s.DecisionPath)) {
+		return nil, fmt.Errorf("the decision endpoint's path %q is the issuer's", s.DecisionPath)
+	}
 	for _, r := range router.all {
 		if r.rules, err = newRules(r.Route, classifier); err != nil {
 			return nil, err
@@ -191,6 +199,9 @@ func (f *Front) Serve(l net.Listener) error {
 	}
 	d := newDoor(l, f.doorOptions(), f.doorMetrics)
 	f.listener = d
+	accepted := make(chan struct{})
+	defer close(accepted)
+	f.accepted = accepted
 	f.running.Go(func() { f.memory.run(f.stop) })
 	f.state.Load().pools.run(&f.running)
 	f.mu.Unlock()
@@ -219,20 +230,23 @@ func (f *Front) doorOptions() doorOptions {
 // fails when some were cut.
 func (f *Front) Shutdown(ctx context.Context) error {
 	f.mu.Lock()
-	again, l := f.stopped, f.listener
+	again, l, accepted := f.stopped, f.listener, f.accepted
 	f.stopped = true
 	f.mu.Unlock()
 	if again {
 		return errors.New("shut down before")
 	}
 	f.draining.Store(true)
-	f.connections.closeWaiting(false)
-	f.sockets.drain()
 	if l != nil {
 		_ = l.Close()
 	}
-	// fasthttp's own shutdown closes from outside what it takes for idle: to it a head that
-	// is being read is, and what reads it is not made for that.
+	f.connections.closeWaiting(false)
+	f.sockets.drain()
+	// fasthttp's own shutdown would close connections of which a part of a head was read,
+	// while they are read, and each for as long as that takes.
+	if accepted != nil {
+		<-accepted
+	}
 	err := f.connections.wait(ctx)
 	if err != nil {
 		f.connections.closeWaiting(true)

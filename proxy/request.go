@@ -130,14 +130,14 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 		return loopDetected(), false
 	}
 	x.client.begin(h)
+	x.ours = f.options.Issuer != nil && f.options.Issuer.Owns(h.path)
+	if x.ours {
+		return refusal, true
+	}
 	if x.state.decides(h.path) {
 		if refusal, ok = f.original(x); !ok {
 			return refusal, false
 		}
-	}
-	if f.options.Issuer != nil && f.options.Issuer.Owns(h.path) {
-		x.ours = true
-		return refusal, true
 	}
 	if !x.deciding && f.findPreflight(x) {
 		return refusal, true

@@ -39,6 +39,9 @@ func newRules(r Route, c *classifier) (s rules, err error) {
 		return fail(fmt.Errorf("the client's Authorization is passed on, and so not set"))
 	}
 	for _, name := range r.Trailers {
+		if c.classify([]byte(name)) != forwarded {
+			return fail(fmt.Errorf("field %s: belongs to HTTP or to postern, and is no trailer", name))
+		}
 		if s.request.drops([]byte(name)) || s.response.drops([]byte(name)) {
 			return fail(fmt.Errorf("field %s: is set by the route, and so no trailer of others", name))
 		}

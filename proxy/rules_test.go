@@ -242,6 +242,8 @@ func TestRulesThatNoRouteHas(t *testing.T) {
 		"strip half a segment":          {Path: "/api", Access: Client, StripPrefix: "/ap"},
 		"Authorization set and passed":  {Path: "/", Access: Client, PassAuthorization: true, RequestFields: []Field{set("Authorization", "x")}},
 		"a trailer that is set":         {Path: "/", Access: Client, RequestFields: []Field{set("X-Sum", "x")}, Trailers: []string{"x-sum"}},
+		"a trailer of ours":             {Path: "/", Access: Client, Trailers: []string{"X_Client-Id"}},
+		"a trailer that frames":         {Path: "/", Access: Client, Trailers: []string{"Content-Length"}},
 		"a trailer that is set back":    {Path: "/", Access: Client, ResponseFields: []Field{set("X-Sum", "x")}, Trailers: []string{"x-sum"}},
 		"an identity field":             {Path: "/", Access: Client, RequestFields: []Field{set("X-Client-Id", "x")}},
 		"CORS for all with credentials": {Path: "/", Access: Client, CORS: &CORS{Origins: []string{"*"}, Credentials: true}},

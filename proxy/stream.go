@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 
 	"github.com/valyala/fasthttp"
 
@@ -76,12 +77,19 @@ func (s *answerStream) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF
 // Close sends the content, gives the connection back, or closes it where content is left,
 // and settles the exchange. After an error fasthttp closes the client's connection, so that
 // what is not whole does not look so.
-func (s *answerStream) Close() error {
+func (s *answerStream) Close() (err error) {
 	x := s.x
 	if s.conn == nil {
 		return nil
 	}
 	f := x.front
+	defer func() {
+		if p := recover(); p != nil {
+			f.options.Log.Error("panic while passing an answer on", "panic", p, "request_id", string(x.requestID), "stack", string(debug.Stack()))
+			x.abandon()
+			err = errPanicked
+		}
+	}()
 	read, write := s.pour()
 	s.conn = nil
 	if read != nil && !clientFault(read) {
@@ -92,8 +100,7 @@ func (s *answerStream) Close() error {
 	if read != nil { // the status is out already; the record says what came of it
 		reason = failed(read).Reason
 	}
-	err := errors.Join(read, write)
-	if err != nil {
+	if err = errors.Join(read, write); err != nil {
 		f.options.Log.Debug("cannot pass an answer on whole", "error", err, "route", x.route.Name, "request_id", string(x.requestID))
 	}
 	f.settle(s.ctx, x, reason)

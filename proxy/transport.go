@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// transport is a client's connection: the socket, or TLS above it. The TLS handshake is
-// done by the first Read or Write, under the deadlines that hold then.
+// transport is a client's connection: the socket, or TLS above it. Whoever reads first does
+// the TLS handshake: clientConn.greet, in its own goroutine and time.
 type transport struct {
 	net.Conn                 // what is read and written: socket, or tls
 	socket   net.Conn        // below TLS

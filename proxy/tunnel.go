@@ -210,7 +210,7 @@ func (t *tunnel) afterLoss(l lost) end {
 	return e
 }
 
-var errPanicked = errors.New("a tunnel panicked")
+var errPanicked = errors.New("it panicked")
 
 // flow is one direction of a tunnel. It alone reads from and writes to.
 type flow struct {

@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // answerHead is the largest head of an answer, and the read buffer of a connection.
@@ -32,6 +35,7 @@ type upstreamConn struct {
 
 	raw     syscall.RawConn // of the socket; nil where there is none: then it is never quiet
 	secured bool            // TLS: a write that timed out cannot be continued
+	peeking bool            // a read is not to wait
 	look    func(fd uintptr)
 	seen    error // what look saw
 }
@@ -61,6 +65,9 @@ func (c *upstreamConn) begin(client *clientConn, timeout time.Duration) {
 // Read reads from the socket until it is late, and looks now and then whether anybody
 // still waits for it.
 func (c *upstreamConn) Read(p []byte) (int, error) {
+	if c.peeking {
+		return c.Conn.Read(p)
+	}
 	now := time.Now()
 	if c.stall > 0 {
 		c.until = now.Add(c.stall)
@@ -118,14 +125,49 @@ func (c *upstreamConn) send(p []byte, timeout time.Duration) error {
 }
 
 // interrupted says why no more content should be sent: errAnswered, errGone, or nil.
+// Interim answers are no reason (RFC 9110 §15.2); they are not passed on.
 func (c *upstreamConn) interrupted() error {
-	switch {
-	case c.reader.Buffered() > 0 || c.raw != nil && !c.quiet():
-		return errAnswered
-	case c.client != nil && c.client.gone():
-		return errGone
+	for range maxInterim {
+		switch {
+		case c.reader.Buffered() > 0 || c.raw != nil && !c.quiet() && c.speaks():
+			if !c.skipInterim() {
+				return errAnswered
+			}
+		case c.client != nil && c.client.gone():
+			return errGone
+		default:
+			return nil
+		}
 	}
-	return nil
+	return errAnswered
+}
+
+// skipInterim drops the interim answer that came, if that is what came, and whole.
+func (c *upstreamConn) skipInterim() bool {
+	raw, _ := c.reader.Peek(c.reader.Buffered())
+	end := bytes.Index(raw, []byte("\r\n\r\n"))
+	if end < 0 {
+		return false
+	}
+	n, _, err := parseAnswerHead(raw[:end+4], nil)
+	if err != nil || n.status >= 200 || n.status == fasthttp.StatusSwitchingProtocols {
+		return false
+	}
+	_, err = c.reader.Discard(n.size)
+	return err == nil
+}
+
+// speaks reports whether what came is the beginning of an answer, or the end. It takes in
+// what is neither: session tickets of TLS come when the peer likes (RFC 8446 §4.6.1).
+func (c *upstreamConn) speaks() bool {
+	c.readBy = time.Now().Add(time.Millisecond) // it is here already
+	if err := c.SetReadDeadline(c.readBy); err != nil {
+		return true
+	}
+	c.peeking = true
+	_, err := c.reader.Peek(1)
+	c.peeking = false
+	return err == nil || !isTimeout(err)
 }
 
 // quiet reports whether the peer has neither closed the idle connection nor sent
