@@ -182,10 +182,10 @@ func (s *lateStore) Poll(ctx context.Context) (changes []registry.Change, reset 
 }
 
 // News implements directory.Feed.
-func (s *lateStore) News() <-chan struct{} {
+func (s *lateStore) News() (<-chan struct{}, time.Duration) {
 	c, err := s.opened()
 	if err != nil {
-		return nil
+		return nil, firstRetry
 	}
 	return c.feed.News()
 }

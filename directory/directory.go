@@ -43,9 +43,10 @@ type Feed interface {
 	// Poll returns what changed since the last call. reset means that the answer is
 	// not complete (first call, other epoch, pruned gap): reload everything.
 	Poll(ctx context.Context) (changes []registry.Change, reset bool, err error)
-	// News gets a value when the next Poll may find something, where the store tells;
-	// nil where it does not. It may be another channel at the next call.
-	News() <-chan struct{}
+	// News returns a channel that gets a value when the next Poll may find something, nil
+	// where the store does not tell, and how long to wait before polling all the same. Both
+	// may be others at the next call.
+	News() (<-chan struct{}, time.Duration)
 }
 
 // Options of a directory. Zero values get the defaults named here.
@@ -53,7 +54,7 @@ type Options struct {
 	Clients      int           // clients held at once; 100,000
 	MaxStaleness time.Duration // Fresh is false when the feed was not read for so long; 5 m
 	ServeStale   bool          // Fresh is always true once loaded (on_stale: serve)
-	Poll         time.Duration // between looks at the feed without news; 100 ms
+	Poll         time.Duration // between looks at the feed without news; what the feed says
 	Late         bool          // Open succeeds though the store cannot be read yet; see Loaded
 	Now          func() time.Time
 	Log          *slog.Logger
@@ -103,9 +104,6 @@ func Open(ctx context.Context, store Store, feed Feed, o Options) (*Directory, e
 	if o.MaxStaleness == 0 {
 		o.MaxStaleness = 5 * time.Minute
 	}
-	if o.Poll == 0 {
-		o.Poll = 100 * time.Millisecond
-	}
 	d := &Directory{store: store, feed: feed, options: o, metrics: newMetrics(), done: make(chan struct{})}
 	d.keys.Store(&keyring{set: token.NewKeySet()})
 	clients, err := simplelru.NewLRU(o.Clients, func(_ string, c *Client) { c.dead.Store(true) })
@@ -137,15 +135,17 @@ func (d *Directory) Loaded() bool { return d.readAt.Load() != nil }
 // follow reads the feed until ctx ends. It owns no state: CatchUp does the work.
 func (d *Directory) follow(ctx context.Context) {
 	defer close(d.done)
-	tick := time.NewTicker(d.options.Poll)
-	defer tick.Stop()
 	failing := !d.Loaded() // whoever opened it Late knows
 	for {
+		news, wait := d.feed.News()
+		if d.options.Poll != 0 {
+			wait = d.options.Poll
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-		case <-d.feed.News():
+		case <-time.After(wait):
+		case <-news:
 		}
 		look, cancel := context.WithTimeout(ctx, lookPatience)
 		loaded := d.Loaded()

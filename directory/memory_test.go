@@ -92,7 +92,7 @@ func (m *memory) Poll(context.Context) ([]registry.Change, bool, error) {
 	return changes, reset, nil
 }
 
-func (m *memory) News() <-chan struct{} { return m.news }
+func (m *memory) News() (<-chan struct{}, time.Duration) { return m.news, 100 * time.Millisecond }
 
 // change commits a change.
 func (m *memory) change(kind registry.Kind, id string, f func()) {

@@ -94,7 +94,7 @@ func (memory) Revocation(context.Context, string) (registry.Revocation, error) {
 	return registry.Revocation{}, registry.ErrNotFound
 }
 func (memory) Poll(context.Context) ([]registry.Change, bool, error) { return nil, false, nil }
-func (memory) News() <-chan struct{}                                 { return nil }
+func (memory) News() (<-chan struct{}, time.Duration)                { return nil, 100 * time.Millisecond }
 
 // tokens is a verifier that knows tokens by heart.
 type tokens map[string]directory.Principal

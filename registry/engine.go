@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -29,10 +30,17 @@ type database interface {
 	exclude(ctx context.Context, tx *sql.Tx) error
 	// alone reports whether no other transaction that asked for it prunes now.
 	alone(ctx context.Context, tx *sql.Tx) (bool, error)
-	// feed opens a connection of its own for one follower.
-	feed() (*sql.DB, error)
-	// version changes on conn whenever another connection has committed anything.
+	// feed opens a pool of one connection for one follower.
+	feed() (*pool, error)
+	// version changes on conn whenever another connection has committed anything; 0 where to
+	// ask for it costs as much as to ask for the changes.
 	version(ctx context.Context, conn *sql.Conn) (int64, error)
+	// interval is how often a follower looks without news.
+	interval() time.Duration
+	// listen begins to bring a follower news; nil where the database announces nothing.
+	listen(log *slog.Logger) *listener
+	// announce makes the commit of tx news.
+	announce(ctx context.Context, tx *sql.Tx) error
 	// lock begins a transaction on conn that holds the lock of all that start, and unlock
 	// ends it: for what needs a connection and not a sql.Tx.
 	lock(ctx context.Context, conn *sql.Conn) error

@@ -6,23 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // maxBehind is how many changes a follower reads one by one; one that is further behind
 // reloads everything.
 const maxBehind = 10_000
 
-// Feed follows the changes of a store on a connection of its own. One goroutine uses it.
+// Feed follows the changes of a store on a connection of its own, and hears of them on
+// another one where the store announces them. One goroutine uses it.
 type Feed struct {
-	r    *Registry
-	db   *sql.DB
-	conn *sql.Conn // nil: connect at the next look
+	r        *Registry
+	db       *pool
+	listener *listener // nil: nothing is announced
+	conn     *sql.Conn // nil: connect at the next look
 
 	started  bool
 	epoch    string
 	position int64 // the last change that was handed out
-	version  int64 // of the store when it was last read, on conn
-	current  bool  // version says something
+	version  int64 // of the store when it was last read, on conn; 0: unknown
 }
 
 // Feed connects a follower. Close it before the registry.
@@ -35,17 +37,31 @@ func (r *Registry) Feed(ctx context.Context) (*Feed, error) {
 		return nil, r.fault("open feed", err)
 	}
 	f := &Feed{r: r, db: db}
-	if err := f.connect(ctx); err != nil {
+	bounded, cancel := db.bound(ctx)
+	defer cancel()
+	if err := f.connect(bounded); err != nil {
 		return nil, errors.Join(r.fault("open feed", err), db.Close())
 	}
+	f.listener = r.engine.listen(r.options.Log)
 	return f, nil
 }
 
-// News says nothing: SQLite tells nobody who did not ask.
-func (f *Feed) News() <-chan struct{} { return nil }
+// News returns a channel that gets a value when the next Poll may find something, nil where
+// the store announces nothing, and how long to wait for one before polling all the same.
+// While a change may be announced it is enough to poll that often: what is not announced,
+// because a connection broke or a pooler stands in between, is found then.
+func (f *Feed) News() (<-chan struct{}, time.Duration) {
+	if f.listener == nil {
+		return nil, f.r.engine.interval()
+	}
+	return f.listener.news, f.r.engine.interval()
+}
 
 // Close ends following.
 func (f *Feed) Close() error {
+	if f.listener != nil {
+		f.listener.close()
+	}
 	f.drop()
 	return f.db.Close()
 }
@@ -55,9 +71,9 @@ func (f *Feed) connect(ctx context.Context) (err error) {
 	return err
 }
 
-// drop forgets a connection that failed. The version that it saw says nothing on another one.
+// drop gives a connection back. The version that it saw says nothing on another one.
 func (f *Feed) drop() {
-	f.current = false
+	f.version = 0
 	if f.conn != nil {
 		_ = f.conn.Close()
 		f.conn = nil
@@ -86,6 +102,8 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 	if err := f.r.engine.present(); err != nil {
 		return nil, false, err
 	}
+	ctx, cancel := f.db.bound(ctx)
+	defer cancel()
 	if f.conn == nil {
 		if err := f.connect(ctx); err != nil {
 			return nil, false, err
@@ -96,7 +114,7 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 	if err != nil {
 		return nil, false, err
 	}
-	if f.current && version == f.version {
+	if version != 0 && version == f.version {
 		return nil, false, nil
 	}
 	var epoch string
@@ -125,7 +143,10 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 		changes = nil
 	}
 	f.started, f.epoch, f.position = true, epoch, last
-	f.version, f.current = version, true
+	f.version = version
+	if version == 0 {
+		f.drop() // nothing ties the follower to this one, and the pool knows when it is too old
+	}
 	return changes, reset, nil
 }
 

@@ -261,7 +261,7 @@ func (r *Registry) insertClients(ctx context.Context, tx *tx, a Actor, clients [
 			return err
 		}
 	}
-	return nil
+	return r.engine.announce(ctx, tx.Tx)
 }
 
 // importWriter holds the three statements of one import.

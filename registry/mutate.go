@@ -36,6 +36,9 @@ func (r *Registry) mutate(ctx context.Context, doing string, a Actor, f func(tx 
 	if err == nil && d != nil {
 		err = record(ctx, tx, a, *d)
 	}
+	if err == nil && d != nil {
+		err = r.engine.announce(ctx, tx.Tx)
+	}
 	if err != nil {
 		return r.fault(doing, err)
 	}

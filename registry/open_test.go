@@ -173,7 +173,7 @@ func TestRow164EveryConnectionIsSynchronous(t *testing.T) {
 	check("write", r.engine.write.DB)
 	check("read", r.engine.read.DB)
 	feed.drop() // so that its pool gives out its one connection
-	check("feed", feed.db)
+	check("feed", feed.db.DB)
 	if n := r.engine.write.Stats().MaxOpenConnections; n != 1 {
 		t.Errorf("%d writers, want 1", n)
 	}

@@ -40,7 +40,6 @@ const (
 type postgresDatabase struct {
 	dsn     *pgx.ConnConfig // never shown
 	timeout time.Duration
-	seen    atomic.Int64 // looks at version
 
 	// A connection that was made before the server of its time turned read-only is not used
 	// again: the writable one is another one now.
@@ -201,15 +200,11 @@ func (d *postgresDatabase) alone(ctx context.Context, tx *sql.Tx) (alone bool, e
 	return alone, err
 }
 
-func (d *postgresDatabase) feed() (*sql.DB, error) {
-	p := d.pool(1, d.timeout)
-	return p.DB, nil
-}
+func (d *postgresDatabase) feed() (*pool, error) { return d.pool(1, d.timeout), nil }
 
-// version is another one at each look: to ask for it costs as much as to ask for the changes.
-func (d *postgresDatabase) version(context.Context, *sql.Conn) (int64, error) {
-	return d.seen.Add(1), nil
-}
+func (d *postgresDatabase) version(context.Context, *sql.Conn) (int64, error) { return 0, nil }
+
+func (d *postgresDatabase) interval() time.Duration { return 500 * time.Millisecond }
 
 // lock is of the transaction, not of the session: through a pooler the next statement may
 // be another session's.

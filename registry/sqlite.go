@@ -203,14 +203,21 @@ func (d *sqliteDatabase) explain(err error) error {
 	return fmt.Errorf("%s: %w", d.path, err)
 }
 
-func (d *sqliteDatabase) feed() (*sql.DB, error) {
+func (d *sqliteDatabase) feed() (*pool, error) {
 	p, err := d.pool("", "query_only(1)")
 	if err != nil {
 		return nil, err
 	}
 	p.SetMaxOpenConns(1)
-	return p.DB, nil
+	return p, nil
 }
+
+func (d *sqliteDatabase) interval() time.Duration { return 100 * time.Millisecond }
+
+// listen: SQLite tells nobody who did not ask.
+func (d *sqliteDatabase) listen(*slog.Logger) *listener { return nil }
+
+func (d *sqliteDatabase) announce(context.Context, *sql.Tx) error { return nil }
 
 // version changes on conn whenever another connection has committed anything. It costs
 // one look at shared memory.

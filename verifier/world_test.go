@@ -100,7 +100,7 @@ func (m *memory) Poll(context.Context) ([]registry.Change, bool, error) {
 	return changes, reset, nil
 }
 
-func (*memory) News() <-chan struct{} { return nil }
+func (*memory) News() (<-chan struct{}, time.Duration) { return nil, 100 * time.Millisecond }
 
 // world is a verifier over a real directory over a store in memory.
 type world struct {
