@@ -23,8 +23,9 @@ type Feed struct {
 
 	started  bool
 	epoch    string
-	position int64 // the last change that was handed out
-	version  int64 // of the store when it was last read, on conn; 0: unknown
+	position int64  // the last change that was handed out
+	last     Change // the one at position; zero: unknown
+	version  int64  // of the store when it was last read, on conn; 0: unknown
 }
 
 // Feed connects a follower. Close it before the registry.
@@ -83,8 +84,8 @@ func (f *Feed) drop() {
 // Poll returns what changed since the last call, in the order of the commits. While nobody
 // has written anything it costs one look at the store's version. reset means that the
 // answer is not complete, and everything must be loaded again: at the first call, when the
-// store is another one, and when changes in between are gone. After an error the next call
-// goes on where the last good one was.
+// store is another one or was put back to an older state, and when changes in between are
+// gone. After an error the next call goes on where the last good one was.
 func (f *Feed) Poll(ctx context.Context) (changes []Change, reset bool, err error) {
 	defer f.r.observe(opPoll, f.r.options.Now(), &err)
 	changes, reset, err = f.poll(ctx)
@@ -131,16 +132,26 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 		}
 		return nil
 	}, `SELECT n.epoch, n.seq, c.seq, COALESCE(c.kind, ''), COALESCE(c.id, ''), c.at
-		FROM counter n LEFT JOIN change c ON c.seq > $1 WHERE n.id = 1 ORDER BY c.seq LIMIT $2`, f.position, maxBehind)
+		FROM counter n LEFT JOIN change c ON c.seq >= $1 WHERE n.id = 1 ORDER BY c.seq LIMIT $2`, f.position, maxBehind+1)
 	if err != nil {
 		return nil, false, err
 	}
 	if epoch == "" {
 		return nil, false, errors.New("the store has no counter")
 	}
-	reset = !f.started || epoch != f.epoch || !complete(changes, f.position, last)
+	var here Change // what is at position now
+	if len(changes) > 0 && changes[0].Seq == f.position {
+		here, changes = changes[0], changes[1:]
+	}
+	reset = !f.started || epoch != f.epoch || f.last != (Change{}) && here != f.last || !complete(changes, f.position, last)
 	if reset {
-		changes = nil
+		newest, err := f.at(ctx, last)
+		if err != nil {
+			return nil, false, err
+		}
+		changes, f.last = nil, newest
+	} else if len(changes) > 0 {
+		f.last = changes[len(changes)-1]
 	}
 	f.started, f.epoch, f.position = true, epoch, last
 	f.version = version
@@ -148,6 +159,18 @@ func (f *Feed) poll(ctx context.Context) (changes []Change, reset bool, err erro
 		f.drop() // nothing ties the follower to this one, and the pool knows when it is too old
 	}
 	return changes, reset, nil
+}
+
+// at is one change; zero when it is not there. A store that was put back to an older state
+// goes on with the same numbers and the same epoch: the change that was read last tells
+// whether it is still the same history.
+func (f *Feed) at(ctx context.Context, seq int64) (Change, error) {
+	c := Change{Seq: seq}
+	err := f.conn.QueryRowContext(ctx, `SELECT kind, id, at FROM change WHERE seq = $1`, seq).Scan(&c.Kind, &c.ID, &c.At)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Change{}, nil
+	}
+	return c, err
 }
 
 // complete reports whether changes are all from position to last. They are not when the log

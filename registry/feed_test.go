@@ -135,8 +135,8 @@ func TestFeedResets(t *testing.T) {
 				}
 			})
 		}
-		f("nothing is wrong", `DELETE FROM change WHERE seq < 3`, "[3 client][4 client][5 client][6 client]")
-		f("pruned from the front", `DELETE FROM change WHERE seq < 4`, "reset")
+		f("nothing is wrong", `DELETE FROM change WHERE seq < 2`, "[3 client][4 client][5 client][6 client]")
+		f("pruned from the front", `DELETE FROM change WHERE seq < 3`, "reset")
 		f("pruned altogether", `DELETE FROM change`, "reset")
 		f("a gap", `DELETE FROM change WHERE seq = 4`, "reset")
 		f("the end is missing", `DELETE FROM change WHERE seq = 6`, "reset")

@@ -31,8 +31,9 @@ func (r *Registry) Prune(ctx context.Context, now Time) (rows int, err error) {
 			break
 		}
 	}
-	// From the front only, whatever the clock did: a gap would make every follower reload.
-	n, err := r.sweep(ctx, `DELETE FROM change WHERE seq < COALESCE((SELECT min(seq) FROM change WHERE at > $1), (SELECT seq + 1 FROM counter WHERE id = 1))`,
+	// From the front only, whatever the clock did: a gap would make every follower reload. And
+	// never the last one, by which a follower knows that it follows the same history.
+	n, err := r.sweep(ctx, `DELETE FROM change WHERE seq < COALESCE((SELECT min(seq) FROM change WHERE at > $1), (SELECT seq FROM counter WHERE id = 1))`,
 		int64(now.later(-keepChanges)))
 	rows += n
 	if err != nil {
