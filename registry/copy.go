@@ -177,7 +177,7 @@ func (c *copying) behind(ctx context.Context) (bool, error) {
 
 // run fills to, verifies it and commits.
 func (c *copying) run(ctx context.Context, to *Registry) (report CopyReport, err error) {
-	inner, err := to.engine.begin(ctx)
+	inner, err := to.engine.beginChange(ctx)
 	if err != nil {
 		return report, err
 	}
@@ -232,7 +232,7 @@ func mustBeEmpty(ctx context.Context, tx *sql.Tx) error {
 			continue
 		}
 		var some int
-		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM `+t.name+` LIMIT 1) AS some`).Scan(&some)
+		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM `+t.name+` LIMIT 1) AS found`).Scan(&some)
 		if err != nil {
 			return err
 		}

@@ -131,6 +131,9 @@ func (s *source) close() error {
 
 // sourceFault says in words what is wrong with what should be a store.
 func sourceFault(err error) error {
+	if sqlState(err) == "42P01" { // no such table
+		return fmt.Errorf("it is not a store of postern: %w", err)
+	}
 	switch primary(err) {
 	case code.SQLITE_NOTADB:
 		return fmt.Errorf("it is not an SQLite database: %w", err)
