@@ -92,7 +92,7 @@ func (r *Registry) EnsureKey(ctx context.Context, a Actor, algorithm string, pub
 	if k.Algorithm != algorithm {
 		return false, invalid("algorithm: the key is for another one")
 	}
-	err = r.mutateKeys(ctx, "ensure key", a, func(tx *tx) (*deed, error) {
+	err = r.mutate(ctx, "ensure key", a, func(tx *tx) (*deed, error) {
 		all, err := findKeys(ctx, tx, unfollowed)
 		if err != nil {
 			return nil, err
@@ -116,7 +116,7 @@ func (r *Registry) EnsureKey(ctx context.Context, a Actor, algorithm string, pub
 // after that, or until the last token there is has expired, if that is later. It returns k as it was stored, without its private part. ErrConflict when a
 // key has this id.
 func (r *Registry) RotateKey(ctx context.Context, a Actor, k Key, publish, keep time.Duration) (stored Key, err error) {
-	err = r.mutateKeys(ctx, "rotate key", a, func(tx *tx) (*deed, error) {
+	err = r.mutate(ctx, "rotate key", a, func(tx *tx) (*deed, error) {
 		stored, err = r.addKey(ctx, tx, k, publish, keep)
 		return &deed{"rotate", KindKey, k.ID, k.Algorithm}, err
 	})
@@ -169,7 +169,7 @@ func (r *Registry) insertKey(ctx context.Context, tx *tx, k Key) (Key, error) {
 // left that signs now and goes on signing, replacement is stored in the same step and signs at
 // once; without one, that is ErrConflict. Otherwise replacement is not used.
 func (r *Registry) RemoveKey(ctx context.Context, a Actor, id string, replacement *Key) error {
-	return r.mutateKeys(ctx, "remove key", a, func(tx *tx) (*deed, error) {
+	return r.mutate(ctx, "remove key", a, func(tx *tx) (*deed, error) {
 		k, err := findKey(ctx, tx, id)
 		if err != nil || k.RemovedAt != 0 {
 			return nil, err

@@ -29,7 +29,7 @@ func (r *Registry) Rewrap(ctx context.Context, a Actor, next secret.Secret) (key
 	if next == r.options.MasterKey {
 		return 0, 0, invalid("the new master key is the old one")
 	}
-	err = r.mutateKeys(ctx, "rewrap the data key", a, func(tx *tx) (*deed, error) {
+	err = r.mutate(ctx, "rewrap the data key", a, func(tx *tx) (*deed, error) {
 		keys, damaged, err = r.rewrap(ctx, tx, next)
 		return &deed{"rewrap", KindKey, r.sealer.id, ""}, err
 	})

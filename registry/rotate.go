@@ -43,8 +43,8 @@ func (r *Registry) RotateDueKey(ctx context.Context, a Actor, o Rotation, genera
 	if err != nil {
 		return Key{}, false, fmt.Errorf("%s: %w", doing, err)
 	}
-	err = r.mutateKeys(ctx, doing, a, func(tx *tx) (*deed, error) {
-		// Once more, now that nobody else can make one.
+	err = r.mutate(ctx, doing, a, func(tx *tx) (*deed, error) {
+		// Once more: mutations take turns, so nobody else can make one now.
 		found, err := findKeys(ctx, tx, unfollowed)
 		if err != nil || !o.due(found, tx.now) {
 			return nil, err
@@ -57,18 +57,6 @@ func (r *Registry) RotateDueKey(ctx context.Context, a Actor, o Rotation, genera
 		return Key{}, false, err
 	}
 	return stored, true, nil
-}
-
-// mutateKeys is mutate for what depends on which keys there are: whoever holds the counter's
-// row decides alone, on an engine whose transactions run side by side too.
-func (r *Registry) mutateKeys(ctx context.Context, doing string, a Actor, f func(tx *tx) (*deed, error)) error {
-	return r.mutate(ctx, doing, a, func(tx *tx) (*deed, error) {
-		if err := tx.set(ctx, `UPDATE counter SET seq = seq WHERE id = 1`); err != nil {
-			return nil, err
-		}
-		tx.now = r.now()
-		return f(tx)
-	})
 }
 
 // lastExpiry is when the last of all tokens there are expires; 0 when there are none.
