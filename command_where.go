@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"postern/config"
 	"postern/registry"
@@ -99,6 +100,7 @@ func (w where) openOrCreate(ctx context.Context, e *environment) (*registry.Regi
 func openRegistry(ctx context.Context, e *environment, c config.Config) (*registry.Registry, error) {
 	return registry.Open(ctx, registry.Options{
 		DSN: c.Store, MasterKey: c.Keys.MasterKey, Now: e.Now, Random: e.Random,
+		Connections: c.StoreOptions.Connections, StatementTimeout: time.Duration(c.StoreOptions.StatementTimeout),
 		Log: e.Logger("text", slog.LevelError),
 	})
 }

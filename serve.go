@@ -172,6 +172,7 @@ func (p *postern) connect(e *environment) func(context.Context, *registry.Metric
 	return func(ctx context.Context, metrics *registry.Metrics) (_ *connected, err error) {
 		r, err := registry.Open(ctx, registry.Options{
 			DSN: p.config.Store, MasterKey: p.config.Keys.MasterKey, Now: e.Now, Random: e.Random, Log: p.log, Metrics: metrics,
+			Connections: p.config.StoreOptions.Connections, StatementTimeout: time.Duration(p.config.StoreOptions.StatementTimeout),
 		})
 		if err != nil {
 			return nil, fmt.Errorf("open store: %w", err)

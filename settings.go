@@ -159,7 +159,7 @@ func keepFixed(running, next config.Config) config.Config {
 	if next.Front.TLS.Enabled() != running.Front.TLS.Enabled() {
 		next.Front.TLS = running.Front.TLS
 	}
-	next.Admin, next.Store, next.StoreFile, next.Keys = running.Admin, running.Store, running.StoreFile, running.Keys
+	next.Admin, next.Store, next.StoreFile, next.StoreOptions, next.Keys = running.Admin, running.Store, running.StoreFile, running.StoreOptions, running.Keys
 	next.Issuer, next.Assertion, next.Verify = running.Issuer, running.Assertion, running.Verify
 	next.Log.Access, next.Log.Format, next.Log.Level = running.Log.Access, running.Log.Format, running.Log.Level
 	return next

@@ -33,18 +33,19 @@ import (
 // for; restart marks what takes a restart, and no reload, to change; doc is its meaning,
 // for people.
 type Config struct {
-	Front     Front         `yaml:"front" doc:"the public door: token routes, and all that is forwarded"`
-	Decision  Decision      `yaml:"decision" doc:"answers for proxies that ask whether to forward a request of theirs"`
-	Admin     Admin         `yaml:"admin" restart:"true" doc:"the private door: metrics and health"`
-	Store     secret.Secret `yaml:"store" restart:"true" default:"sqlite:postern.db" doc:"where organizations, clients and tokens are kept: sqlite:PATH, relative to the working directory"`
-	StoreFile string        `yaml:"store_file" restart:"true" default:"" file:"true" doc:"a file that holds the value of store"`
-	Keys      Keys          `yaml:"keys" restart:"true" doc:"what protects the signing keys in the store, and when a new one follows"`
-	Issuer    Issuer        `yaml:"issuer" restart:"true" doc:"the token route"`
-	Assertion Assertion     `yaml:"assertion" restart:"true" doc:"the signed identity that routes with an assertion send to their upstream"`
-	Verify    Verify        `yaml:"verify" restart:"true" doc:"how access tokens are verified"`
-	Headers   Headers       `yaml:"headers" doc:"names of the header fields that tell the upstream who is asking"`
-	Log       Log           `yaml:"log" doc:"what is written to standard error"`
-	Routes    []Route       `yaml:"routes" doc:"what is forwarded where; the most exact host wins, then the longest path of whole segments"`
+	Front        Front         `yaml:"front" doc:"the public door: token routes, and all that is forwarded"`
+	Decision     Decision      `yaml:"decision" doc:"answers for proxies that ask whether to forward a request of theirs"`
+	Admin        Admin         `yaml:"admin" restart:"true" doc:"the private door: metrics and health"`
+	Store        secret.Secret `yaml:"store" restart:"true" default:"sqlite:postern.db" doc:"where organizations, clients and tokens are kept: sqlite:PATH, relative to the working directory, or for several replicas postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full, which needs keys.master_key"`
+	StoreFile    string        `yaml:"store_file" restart:"true" default:"" file:"true" doc:"a file that holds the value of store"`
+	StoreOptions StoreOptions  `yaml:"store_options" restart:"true" doc:"how PostgreSQL is used; without effect on SQLite"`
+	Keys         Keys          `yaml:"keys" restart:"true" doc:"what protects the signing keys in the store, and when a new one follows"`
+	Issuer       Issuer        `yaml:"issuer" restart:"true" doc:"the token route"`
+	Assertion    Assertion     `yaml:"assertion" restart:"true" doc:"the signed identity that routes with an assertion send to their upstream"`
+	Verify       Verify        `yaml:"verify" restart:"true" doc:"how access tokens are verified"`
+	Headers      Headers       `yaml:"headers" doc:"names of the header fields that tell the upstream who is asking"`
+	Log          Log           `yaml:"log" doc:"what is written to standard error"`
+	Routes       []Route       `yaml:"routes" doc:"what is forwarded where; the most exact host wins, then the longest path of whole segments"`
 
 	file     string // that it was read from
 	warnings []string
@@ -90,6 +91,12 @@ type Decision struct {
 // Admin is the private listener.
 type Admin struct {
 	Listen string `yaml:"listen" default:"127.0.0.1:9090" doc:"address and port of /metrics, /livez and /readyz; port 0 takes a free one"`
+}
+
+// StoreOptions bounds what one process asks of PostgreSQL.
+type StoreOptions struct {
+	Connections      int      `yaml:"connections" default:"8" min:"2" max:"1000" doc:"connections that are open at once, besides one for the change feed"`
+	StatementTimeout Duration `yaml:"statement_timeout" default:"2s" min:"100ms" max:"1m" doc:"how long an answer is waited for, and then the next row; afterwards the store is away: 503"`
 }
 
 // Keys is the master key, which wraps the data keys that wrap the signing keys, and how one

@@ -134,7 +134,7 @@ func TestExample(t *testing.T) {
 			r.Health.Path, r.MaxBody, r.StallTimeout = "/healthz", 10<<20, Duration(5*time.Minute)
 		}),
 	}
-	want.warnings = []string{"example.yaml:70: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
+	want.warnings = []string{"example.yaml:77: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("example.yaml is not what it says: %s", diff)
 	}

@@ -34,16 +34,16 @@ func TestInvalidFiles(t *testing.T) {
 		`:1: issuer.algorithm: "HS256" is not known: use ES256, RS256 or EdDSA`)
 	f("alias-bomb",
 		`:1: has an anchor or an alias (& or *): write the value out, or put it in quotes`,
-		`:1: a0: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:2: a1: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:3: a2: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:4: a3: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:5: a4: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:6: a5: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:7: a6: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:8: a7: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:9: a8: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`,
-		`:10: a9: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`)
+		`:1: a0: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:2: a1: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:3: a2: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:4: a3: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:5: a4: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:6: a5: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:7: a6: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:8: a7: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:9: a8: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
+		`:10: a9: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`)
 	f("alias-unknown",
 		`:3: has an anchor or an alias (& or *): write the value out, or put it in quotes`)
 	f("anchor",
@@ -202,15 +202,22 @@ func TestInvalidFiles(t *testing.T) {
 	f("size-too-small",
 		`:1: verify.cache: "512KiB" is below 1MiB: use at least 1MiB`)
 	f("store-empty",
-		`:1: store: is empty: use sqlite:PATH, such as sqlite:postern.db`)
+		`:1: store: is empty: use sqlite:PATH, such as sqlite:postern.db, or postgres://USER:PASSWORD@HOST/DATABASE`)
 	f("store-memory",
 		`:1: store: is in memory, where clients and tokens are lost at each start: use sqlite:PATH, such as sqlite:postern.db`)
 	f("store-options",
 		`:1: store: has options, or a character that would begin them: use sqlite:PATH, such as sqlite:postern.db; postern sets SQLite's options itself`)
+	f("store-options-range",
+		`:2: store_options.connections: "1" is below 2: use at least 2`,
+		`:2: store_options.statement_timeout: "0s" is not above 0: use a duration such as 30s, 5m or 2h`,
+		`: keys.master_key: is not set, and PostgreSQL holds no signing keys in clear: make one with: openssl rand -base64 32, and set master_key_file`)
+	f("store-postgres",
+		`:1: store: is not the DSN of a PostgreSQL database: use postgres://USER:PASSWORD@HOST/DATABASE`,
+		`: keys.master_key: is not set, and PostgreSQL holds no signing keys in clear: make one with: openssl rand -base64 32, and set master_key_file`)
 	f("store-twice",
 		`:2: store_file: is set, and store is too: use one of the two`)
 	f("store-unknown",
-		`:1: store: names no store that is supported: use sqlite:PATH, such as sqlite:postern.db`)
+		`:1: store: names no store that is supported: use sqlite:PATH, such as sqlite:postern.db, or postgres://USER:PASSWORD@HOST/DATABASE`)
 	f("tab-inside",
 		`:4: is not YAML: found a tab character that violates indentation: indent with spaces, not with tabs`)
 	f("tab",
@@ -244,7 +251,7 @@ func TestInvalidFiles(t *testing.T) {
 	f("unknown-key",
 		`:2: front.lisen: is an unknown key: did you mean listen? the keys here are listen, tls, trusted_proxies, proxy_protocol, max_header, max_target, max_fields, max_body, min_body_rate, buffer, read_timeout, idle_timeout, write_timeout, max_connections, max_connections_per_address, drain_delay, drain`)
 	f("unknown-section",
-		`:1: portal: is an unknown key: the keys here are front, decision, admin, store, store_file, keys, issuer, assertion, verify, headers, log, routes`)
+		`:1: portal: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`)
 	f("upstream-admin",
 		`:1: routes[0].upstream[0]: "http://127.0.0.1:9090" is admin.listen, which the front must never show: name the service that stands behind postern`)
 	f("upstream-missing",

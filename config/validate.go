@@ -55,22 +55,38 @@ func (l *loader) below(low, high, lowValue, highValue string, ok bool) {
 
 // store checks the data source name, of which nothing is ever shown: it may hold a password.
 func (l *loader) store() {
-	const fix = "use sqlite:PATH, such as sqlite:postern.db"
+	const (
+		fix = "use sqlite:PATH, such as sqlite:postern.db"
+		or  = ", or postgres://USER:PASSWORD@HOST/DATABASE"
+	)
 	if !l.ok("store", "store_file") {
 		return
 	}
-	path, ok := strings.CutPrefix(l.config.Store.Reveal(), "sqlite:")
+	dsn := l.config.Store.Reveal()
+	scheme, path, _ := strings.Cut(dsn, ":")
 	switch {
 	case l.config.Store == "":
-		l.fault("store", "is empty", fix)
-	case !ok:
-		l.fault("store", "names no store that is supported", fix)
+		l.fault("store", "is empty", fix+or)
+	case scheme == "postgres", scheme == "postgresql":
+		l.postgres(dsn)
+	case scheme != "sqlite":
+		l.fault("store", "names no store that is supported", fix+or)
 	case path == "":
 		l.fault("store", "has no path", fix)
 	case strings.HasPrefix(path, ":memory:"):
 		l.fault("store", "is in memory, where clients and tokens are lost at each start", fix)
 	case strings.HasPrefix(path, "file:"), strings.ContainsAny(path, "?#%"):
 		l.fault("store", "has options, or a character that would begin them", fix+"; postern sets SQLite's options itself")
+	}
+}
+
+// postgres checks what only the shared store needs. What the DSN says is the driver's to read.
+func (l *loader) postgres(dsn string) {
+	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
+		l.fault("store", "is not the DSN of a PostgreSQL database", "use postgres://USER:PASSWORD@HOST/DATABASE")
+	}
+	if l.config.Keys.MasterKey == "" && l.ok("keys.master_key", "keys.master_key_file") {
+		l.fault("keys.master_key", "is not set, and PostgreSQL holds no signing keys in clear", "make one with: openssl rand -base64 32, and set master_key_file")
 	}
 }
 
