@@ -96,7 +96,7 @@ type Admin struct {
 // StoreOptions bounds what one process asks of PostgreSQL.
 type StoreOptions struct {
 	Connections      int      `yaml:"connections" default:"8" min:"2" max:"1000" doc:"connections that are open at once, besides one for the change feed"`
-	StatementTimeout Duration `yaml:"statement_timeout" default:"2s" min:"100ms" max:"1m" doc:"how long an answer is waited for, and then the next row; afterwards the store is away: 503"`
+	StatementTimeout Duration `yaml:"statement_timeout" default:"2s" min:"100ms" doc:"how long an answer is waited for, and then the next row; afterwards the store is away: 503"`
 }
 
 // Keys is the master key, which wraps the data keys that wrap the signing keys, and how one

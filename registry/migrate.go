@@ -41,7 +41,15 @@ func migrate(ctx context.Context, conn *sql.Conn, dialect goose.Dialect, files f
 		if err != nil {
 			return fmt.Errorf("read the store's version: %w", err)
 		}
+		// During a rolling upgrade, programs of before go on with tables that newer ones made.
+		var oldest int64
 		if current > known {
+			err = db.QueryRowContext(ctx, `SELECT oldest FROM counter WHERE id = 1`).Scan(&oldest)
+		}
+		if err != nil {
+			return fmt.Errorf("read the store's version: %w", err)
+		}
+		if oldest > known {
 			return fmt.Errorf("the store was made by a newer postern (its tables have version %d, this program knows %d): upgrade postern", current, known)
 		}
 		return nil
