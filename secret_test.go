@@ -39,8 +39,6 @@ func revealers() map[string]string {
 		"registry/registry.go: Open":                         "the DSN, and the length of the master key",
 		"registry/secrets.go: (*Registry).addSecret":         "the digest is what is kept",
 		"registry/source.go: openSource":                     "the kind of store that a DSN names, and its path",
-		"registry/engine.go: openEngine":                     "which engine the DSN names",
-		"registry/postgres.go: newPostgres":                  "the DSN",
 		"registry/source.go: openOtherSource":                "the DSN",
 		"registry/wrap.go: (sealer).seal":                    "the private key is encrypted",
 		"registry/rewrap.go: (*Registry).Rewrap":             "the length of the new master key",
