@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"postern/registry"
+	"postern/registry/pgtest"
 	"postern/secret"
 )
 
@@ -30,6 +33,43 @@ func TestRow157StoreAwayAtStart(t *testing.T) {
 	refusesAll(t, b, c, token)
 	release()
 	servesAll(t, b, c, token, revoked)
+}
+
+// TestRow157PostgresRefusesOrHangsAtStart: the same with a PostgreSQL that refuses connections, and
+// with one that takes them and says nothing.
+func TestRow157PostgresRefusesOrHangsAtStart(t *testing.T) {
+	server := pgtest.Start(t)
+	f := func(name string, away, back func(testing.TB)) {
+		t.Run(name, func(t *testing.T) {
+			up := startUpstream(t)
+			key := sha256.Sum256([]byte("the master key of " + name))
+			more := "issuer: {url: \"https://api.example.com\"}\nkeys: {master_key: " + hex.EncodeToString(key[:]) +
+				"}\nroutes: [{name: public, path: /public, upstream: [\"{upstream}\"], access: public}, {path: /, upstream: [\"{upstream}\"]}]\n"
+			a := serveOn(t, up, server.Fresh(t), more)
+			organization := a.configured("organization", "create", "--name", "Acme")["id"].(string)
+			made := a.configured("client", "create", "--organization", organization, "--application", "Radio", "--environment", "production")
+			c := credentials{organization, made["client_id"].(string), made["client_secret"].(string)}
+			token, revoked := a.goodToken(c), a.goodToken(c)
+			revokeToken(t, a, c, revoked)
+			if code := a.stop(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			away(t)
+			isBack := false
+			defer func() {
+				if !isBack {
+					back(t)
+				}
+			}()
+			b := serveOn(t, up, a.store, more)
+			refusesAll(t, b, c, token)
+			back(t)
+			isBack = true
+			servesAll(t, b, c, token, revoked)
+		})
+	}
+	f("stopped", server.Stop, server.Restart)
+	f("frozen", server.Freeze, server.Thaw)
 }
 
 func revokeToken(t *testing.T, s *served, c credentials, token string) {
