@@ -78,9 +78,9 @@ func TestRow168UpstreamFails(t *testing.T) {
 	g("hangs", func(net.Conn) { <-done }, 504, answer.UpstreamTimeout)
 	g("hangs within a head", func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nA: b"); <-done }, 504, answer.UpstreamTimeout)
 	g("a byte now and then", func(c net.Conn) {
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
-		for range 8 {
-			time.Sleep(timeout / 4)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n")
+		for range 16 { // longer than the timeout in all, and far below it between two
+			time.Sleep(timeout / 10)
 			_, _ = io.WriteString(c, "x")
 		}
 	}, 200, answer.OK)
