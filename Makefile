@@ -10,7 +10,7 @@ BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 STATICCHECK = go tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 
 # What runs one process after another, and what measures time, tells nothing more under the race detector.
-RACESKIP = ^(TestCommandLine|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap|TestRow128IdleConnections)$$
+RACESKIP = ^(TestCommandLine|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap|TestRow128IdleConnections|TestWebSocketNode|TestRollingRestart|TestMemoryOfManyClients|TestRevocationsWhileLinksFail|TestStoreFailsOverToOlderState|TestRow(157|158|159|162|164)(Postgres|Store).*|TestRow047KeyRotated|TestRow048KeyRevoked|TestRow166KillWhileKeysRotate)$$
 
 .PHONY: help build test race fuzz lint vuln tidy schema check-all kill bench image
 
