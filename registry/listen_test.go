@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -239,9 +240,22 @@ func TestFeedOfManyChanges(t *testing.T) {
 	}
 	var left sync.Mutex
 	todo := total
+	read := make([]atomic.Int64, followers)
+	// No follower is left further behind than one that follows is: it would reload.
+	slow := func() bool {
+		for i := range read {
+			if int64(total-todo)-read[i].Load() > maxBehind/2 {
+				return true
+			}
+		}
+		return false
+	}
 	take := func() int {
 		left.Lock()
 		defer left.Unlock()
+		for slow() {
+			time.Sleep(time.Millisecond)
+		}
 		n := min(todo, 1+rand.IntN(most))
 		todo -= n
 		return n
@@ -260,7 +274,9 @@ func TestFeedOfManyChanges(t *testing.T) {
 	for i, f := range feeds {
 		following.Go(func() {
 			next := int64(1)
+			defer read[i].Store(total) // whatever it has seen, nobody waits for it any more
 			for deadline := time.Now().Add(2 * time.Minute); next <= total; {
+				read[i].Store(next - 1)
 				heard(f, 500*time.Millisecond)
 				changes, reset, err := f.Poll(ctx)
 				if reset || err != nil || time.Now().After(deadline) {
