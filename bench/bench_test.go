@@ -157,7 +157,7 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 	numbers := "read the command line: no arguments, numbers of 1 or more, no more threads than connections"
-	f("--cold --issue", "choose one of --cold and --issue")
+	f("--cold --issue", "choose one of --cold, --issue and --stress")
 	f("--rounds 0", numbers)
 	f("--connections 1 --threads 2", numbers)
 	f("nginx", numbers)
