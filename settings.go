@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -119,12 +118,9 @@ func frontUpstream(r config.Route) (proxy.Upstream, error) {
 		return u, nil
 	}
 	var err error
-	u.TLS, u.TLSIdentity, err = upstreamTLS(r.UpstreamTLS)
+	t := r.UpstreamTLS
+	u.TLS, u.TLSIdentity, err = proxy.LoadUpstreamTLS(t.CA, t.ServerName, t.Certificate, t.Key)
 	return u, err
-}
-
-func upstreamTLS(t config.UpstreamTLS) (*tls.Config, string, error) {
-	return proxy.LoadUpstreamTLS(t.CA, t.ServerName, t.Certificate, t.Key)
 }
 
 func fields(all []config.Field) []proxy.Field {

@@ -66,7 +66,7 @@ func Diff(older, newer Config) []Change {
 	switched := older.Front.TLS.Enabled() != newer.Front.TLS.Enabled()
 	var changes []Change
 	note := func(l leaf, was, is string) {
-		changes = append(changes, Change{l.key, was, is, l.restart || switched && strings.HasPrefix(l.key, "front.tls.")})
+		changes = append(changes, Change{l.key, was, is, l.takesRestart(switched)})
 	}
 	after := map[string]bool{}
 	for _, l := range newer.leaves() {
@@ -142,9 +142,20 @@ func (l leaf) isDefault() bool {
 	if isList(l.typ) {
 		return l.value.Len() == 0
 	}
-	fallback := reflect.New(l.typ).Elem()
-	l.set(fallback, l.fallback)
-	return fallback.Equal(l.value)
+	return l.defaultValue().Equal(l.value)
+}
+
+// defaultValue is the default of a setting that is no list.
+func (l leaf) defaultValue() reflect.Value {
+	v := reflect.New(l.typ).Elem()
+	l.set(v, l.fallback)
+	return v
+}
+
+// takesRestart reports whether a reload cannot apply another value. switched: TLS at the
+// front goes on or off.
+func (l leaf) takesRestart(switched bool) bool {
+	return l.restart || switched && strings.HasPrefix(l.key, "front.tls.")
 }
 
 // text is the value as one would write it, lists with commas.

@@ -1,9 +1,6 @@
 package config
 
-import (
-	"reflect"
-	"strings"
-)
+import "strings"
 
 // DiffLines is Diff where all that is known of the older configuration is what its Flat
 // listed, as with that of another process. A secret that changed is no difference here:
@@ -39,7 +36,7 @@ func DiffLines(older []Line, newer Config) []Change {
 			was = l.defaultText()
 		}
 		if was != is {
-			changes = append(changes, Change{l.key, was, is, l.restart || switched && strings.HasPrefix(l.key, "front.tls.")})
+			changes = append(changes, Change{l.key, was, is, l.takesRestart(switched)})
 		}
 	}
 	for _, l := range older {
@@ -55,8 +52,6 @@ func (l leaf) defaultText() string {
 	if isList(l.typ) {
 		return ""
 	}
-	fallback := l
-	fallback.value = reflect.New(l.typ).Elem()
-	l.set(fallback.value, l.fallback)
-	return fallback.text()
+	l.value = l.defaultValue()
+	return l.text()
 }

@@ -202,20 +202,12 @@ func readChunkHead(r *bufio.Reader) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	size, _, _ := bytes.Cut(line, []byte{';'})
-	size = bytes.TrimRight(size, " \t")
-	if len(size) == 0 || len(size) > 15 {
+	digits, _, _ := bytes.Cut(line, []byte{';'})
+	size, ok := chunkSize(bytes.TrimRight(digits, " \t")) // blanks of an upstream are harmless: what we write has none
+	if !ok {
 		return 0, errChunk
 	}
-	var n int64
-	for _, c := range size {
-		digit := unhex(c)
-		if digit < 0 {
-			return 0, errChunk
-		}
-		n = n<<4 | int64(digit)
-	}
-	return n, nil
+	return size, nil
 }
 
 // readTrailer reads to the end of the trailer section and returns the lines of the fields

@@ -183,7 +183,7 @@ func (c *copying) run(ctx context.Context, to *Registry) (report CopyReport, err
 	}
 	defer inner.Rollback() // after a commit there is nothing to roll back
 	if !strings.HasPrefix(c.o.To.Reveal(), "sqlite:") {
-		if _, err := inner.ExecContext(ctx, `SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)`); err != nil {
+		if _, err := inner.ExecContext(ctx, takeYourTime); err != nil {
 			return report, err
 		}
 	}
@@ -291,21 +291,11 @@ func (c *copying) fill(ctx context.Context, tx *sql.Tx, t storedTable) (*tally, 
 	}
 	read := newTally(columns)
 	return read, c.read(ctx, c.from, t, read, func(rows [][]any) error {
-		var text strings.Builder
-		fmt.Fprintf(&text, "INSERT INTO %s (%s) VALUES ", t.name, strings.Join(columns, ", "))
 		args := make([]any, 0, len(rows)*len(columns))
-		for i, row := range rows {
-			if i > 0 {
-				text.WriteString(", ")
-			}
-			for j := range row {
-				text.WriteString([]string{"(", ", "}[min(j, 1)])
-				fmt.Fprintf(&text, "$%d", len(args)+j+1)
-			}
-			text.WriteString(")")
+		for _, row := range rows {
 			args = append(args, row...)
 		}
-		_, err := tx.ExecContext(ctx, text.String(), args...)
+		_, err := tx.ExecContext(ctx, `INSERT INTO `+t.name+` (`+strings.Join(columns, ", ")+`) VALUES `+places(len(rows), len(columns)), args...)
 		return err
 	})
 }

@@ -3,8 +3,6 @@ package registry
 import (
 	"context"
 	"database/sql"
-	"encoding/base64"
-	"errors"
 	"fmt"
 
 	"postern/secret"
@@ -25,22 +23,9 @@ func storedKeys(ctx context.Context, q querier) (found []storedKey, err error) {
 
 // open returns the sealer of a stored data key.
 func (k storedKey) open(master secret.Secret) (s sealer, err error) {
-	var plain []byte
-	if k.wrapping == wrappedByNone {
-		if plain, err = base64.StdEncoding.DecodeString(k.material); err != nil {
-			return s, errors.New("the data key is damaged")
-		}
-	} else {
-		if master == "" {
-			return s, errors.New("the signing keys are wrapped: set keys.master_key_file to the file of their master key")
-		}
-		aead, err := newAEAD([]byte(master.Reveal()))
-		if err != nil {
-			return s, err
-		}
-		if plain, err = unseal(aead, k.material, dataKeyContext(k.id)); err != nil {
-			return s, errors.New("the signing keys are wrapped by another master key: set keys.master_key_file to the file of that one")
-		}
+	plain, err := openDataKey(k.id, k.wrapping, k.material, master)
+	if err != nil {
+		return s, err
 	}
 	aead, err := newAEAD(plain)
 	return sealer{id: k.id, aead: aead}, err
@@ -82,9 +67,9 @@ func wrapOpenKeys(ctx context.Context, tx *sql.Tx, r *Registry) (wrapped bool, e
 		if k.wrapping != wrappedByNone {
 			continue
 		}
-		plain, err := base64.StdEncoding.DecodeString(k.material)
+		plain, err := openDataKey(k.id, k.wrapping, k.material, "")
 		if err != nil {
-			return false, errors.New("the data key is damaged")
+			return false, err
 		}
 		text, err := wrapDataKey(k.id, plain, r.options.MasterKey, r.options.Random)
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 
 	"postern/secret"
 )
@@ -123,7 +122,7 @@ func takenIDs(ctx context.Context, q querier, clients []ImportedClient) (map[str
 			err := rows.Scan(&id)
 			taken[id] = "a client with this client_id is there already"
 			return err
-		}, `SELECT id FROM client WHERE id IN `+places(len(ids)), ids...)
+		}, `SELECT id FROM client WHERE id IN `+places(1, len(ids)), ids...)
 		if err != nil {
 			return nil, err
 		}
@@ -319,13 +318,4 @@ func (w *importWriter) insert(ctx context.Context, c ImportedClient, event int64
 		_, err = w.event.ExecContext(ctx, event, now, w.actor.Kind, w.actor.ID, w.actor.Address, "import", string(KindClient), c.ID, c.Application+" "+c.Environment)
 	}
 	return err
-}
-
-// places is ($1, $2, …).
-func places(n int) string {
-	var b strings.Builder
-	for i := range n {
-		fmt.Fprintf(&b, ", $%d", i+1)
-	}
-	return "(" + strings.TrimPrefix(b.String(), ", ") + ")"
 }

@@ -256,7 +256,7 @@ func (w *writer) insert(ctx context.Context, tx *sql.Tx, batch []*issue) (bad in
 		for _, i := range rest[:n] {
 			args = append(args, tokenRow(&i.token)...)
 		}
-		if _, err := tx.ExecContext(ctx, insertTokenInto+manyPlaces(n, 10), args...); err != nil {
+		if _, err := tx.ExecContext(ctx, insertTokenInto+places(n, 10), args...); err != nil {
 			return some, err
 		}
 		rest = rest[n:]
@@ -281,8 +281,8 @@ func tokenRow(t *Token) []any {
 		t.Scope, t.KeyID, int64(t.IssuedAt), int64(t.ExpiresAt)}
 }
 
-// manyPlaces are the placeholders of rows rows of columns columns.
-func manyPlaces(rows, columns int) string {
+// places are the placeholders of so many rows of so many columns: ($1, $2), ($3, $4).
+func places(rows, columns int) string {
 	var b strings.Builder
 	for i := range rows * columns {
 		switch {

@@ -141,7 +141,7 @@ func (r *Registry) addKey(ctx context.Context, tx *tx, k Key, publish, keep time
 	if err != nil {
 		return Key{}, err
 	}
-	err = tx.set(ctx, `UPDATE signing_key SET verifies_until = $1 WHERE removed_at IS NULL AND verifies_until IS NULL`, int64(until))
+	err = tx.set(ctx, `UPDATE signing_key SET verifies_until = $1 WHERE `+unfollowed, int64(until))
 	if err != nil {
 		return Key{}, err
 	}

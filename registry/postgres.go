@@ -185,6 +185,9 @@ func (d *postgresDatabase) probe(ctx context.Context, p *pool) error {
 	return nil
 }
 
+// takeYourTime lifts the timeouts of one transaction.
+const takeYourTime = `SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)`
+
 // present has nothing to look at: a server that is away says so.
 func (d *postgresDatabase) present() error { return nil }
 

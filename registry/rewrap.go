@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/cipher"
 	"database/sql"
-	"encoding/base64"
 	"errors"
 	"fmt"
 
@@ -89,27 +88,4 @@ func countOpened(ctx context.Context, q querier, id string, aead cipher.AEAD) (o
 		return nil
 	}, `SELECT id, private FROM signing_key WHERE data_key_id = $1 AND private <> ''`, id)
 	return opened, damaged, err
-}
-
-// errAnotherMaster: the store was rewrapped since, or damaged.
-var errAnotherMaster = errors.New("the signing keys in this store are wrapped by another master key: set keys.master_key_file to the file of that one")
-
-// openDataKey returns the data key in the clear.
-func openDataKey(id, wrapping, material string, master secret.Secret) ([]byte, error) {
-	if wrapping == wrappedByNone {
-		plain, err := base64.StdEncoding.DecodeString(material)
-		if err != nil {
-			return nil, errors.New("read the data key: it is damaged")
-		}
-		return plain, nil
-	}
-	aead, err := newAEAD([]byte(master.Reveal()))
-	if err != nil {
-		return nil, err
-	}
-	plain, err := unseal(aead, material, dataKeyContext(id))
-	if err != nil {
-		return nil, errAnotherMaster
-	}
-	return plain, nil
 }

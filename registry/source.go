@@ -106,7 +106,7 @@ func (s *source) begin(ctx context.Context) (err error) {
 	}
 	if !s.sqlite {
 		// Reading all of a large table takes longer than any statement of a server may.
-		if _, err := s.ExecContext(ctx, `SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)`); err != nil {
+		if _, err := s.ExecContext(ctx, takeYourTime); err != nil {
 			return err
 		}
 	}

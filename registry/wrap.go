@@ -86,22 +86,15 @@ func (r *Registry) loadDataKey(ctx context.Context, conn *sql.Conn) (wrapped boo
 	if err != nil {
 		return false, err
 	}
-	if wrapping == wrappedByMaster && r.options.MasterKey == "" {
-		r.sealer = sealer{err: errors.New("the signing keys in this store are wrapped: set keys.master_key_file to the file of their master key")}
-		return false, nil
-	}
 	plain, err := openDataKey(id, wrapping, material, r.options.MasterKey)
-	if errors.Is(err, errAnotherMaster) {
+	if errors.Is(err, errNoMaster) || errors.Is(err, errAnotherMaster) {
 		r.sealer = sealer{err: err}
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	if wrapping == wrappedByMaster {
-		return false, r.useDataKey(id, plain)
-	}
-	if err := r.useDataKey(id, plain); err != nil {
+	if err := r.useDataKey(id, plain); err != nil || wrapping == wrappedByMaster {
 		return false, err
 	}
 	if r.options.MasterKey == "" {
@@ -138,6 +131,35 @@ func (r *Registry) makeDataKey(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	return r.useDataKey(id, plain)
+}
+
+var (
+	errNoMaster = errors.New("the signing keys in this store are wrapped: set keys.master_key_file to the file of their master key")
+	// errAnotherMaster: the store was rewrapped since, or damaged.
+	errAnotherMaster = errors.New("the signing keys in this store are wrapped by another master key: set keys.master_key_file to the file of that one")
+)
+
+// openDataKey returns the data key in the clear, or errNoMaster or errAnotherMaster.
+func openDataKey(id, wrapping, material string, master secret.Secret) ([]byte, error) {
+	if wrapping == wrappedByNone {
+		plain, err := base64.StdEncoding.DecodeString(material)
+		if err != nil {
+			return nil, errors.New("read the data key: it is damaged")
+		}
+		return plain, nil
+	}
+	if master == "" {
+		return nil, errNoMaster
+	}
+	aead, err := newAEAD([]byte(master.Reveal()))
+	if err != nil {
+		return nil, err
+	}
+	plain, err := unseal(aead, material, dataKeyContext(id))
+	if err != nil {
+		return nil, errAnotherMaster
+	}
+	return plain, nil
 }
 
 func wrapDataKey(id string, plain []byte, master secret.Secret, random io.Reader) (string, error) {
