@@ -37,7 +37,7 @@ func (f *fixture) endpoints() []*endpoint {
 func (f *fixture) freed(name string) {
 	f.t.Helper()
 	for _, e := range f.endpoints() {
-		eventually(f.t, name+": nothing is left on "+e.label, func() bool {
+		until(f.t, name+": nothing is left on "+e.label, func() bool {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			return e.load.Load() == 0 && e.connections.Load() == int64(len(e.idle))
@@ -229,7 +229,7 @@ func TestBalance(t *testing.T) {
 	}
 	a.received()
 	b.answers(nil)
-	eventually(t, "it is tried again", func() bool { _, atB := ask(1); return atB > 0 })
+	until(t, "it is tried again", func() bool { _, atB := ask(1); return atB > 0 })
 	if _, atB := ask(100); atB < 40 {
 		t.Errorf("an endpoint that is well again got %d of 100", atB)
 	}
@@ -251,7 +251,7 @@ func TestAllEndpointsAreOpen(t *testing.T) {
 		t.Errorf("they got %d requests", n)
 	}
 	o.answers(nil)
-	eventually(t, "it is well again", func() bool { return f.ask(get("/public")).status() == 200 })
+	until(t, "it is well again", func() bool { return f.ask(get("/public")).status() == 200 })
 	f.freed("after all")
 }
 

@@ -77,14 +77,7 @@ func newCORS(given *CORS) (*cors, error) {
 // origin returns the request's one Origin where it may read answers; nil otherwise. An
 // opaque origin ("null") is anybody's: it is never allowed by name.
 func (c *cors) origin(fields []field) []byte {
-	var origin []byte
-	count := 0
-	for i := range fields {
-		if equalFold(fields[i].name, "origin") {
-			origin = fields[i].value
-			count++
-		}
-	}
+	origin, count := valueOf(fields, "origin")
 	switch {
 	case count != 1 || len(origin) == 0:
 		return nil
@@ -105,16 +98,8 @@ func preflightOf(h *head) (method []byte, ok bool) {
 	if string(h.method) != "OPTIONS" {
 		return nil, false
 	}
-	origins, methods := 0, 0
-	for i := range h.fields {
-		switch name := h.fields[i].name; {
-		case equalFold(name, "origin"):
-			origins++
-		case equalFold(name, "access-control-request-method"):
-			methods++
-			method = h.fields[i].value
-		}
-	}
+	_, origins := valueOf(h.fields, "origin")
+	method, methods := valueOf(h.fields, "access-control-request-method")
 	return method, origins > 0 && methods == 1 && len(method) > 0
 }
 

@@ -141,7 +141,7 @@ func TestPoolResolvesAgain(t *testing.T) {
 	}
 	p.put(mustTake(t, p))
 	n.are("127.0.0.2")
-	eventually(t, "the connection to the old address is closed", func() bool { return p.endpoints[0].connections.Load() == 0 })
+	until(t, "the connection to the old address is closed", func() bool { return p.endpoints[0].connections.Load() == 0 })
 	one := mustTake(t, p)
 	if leadsTo(one.conn) != "127.0.0.2" {
 		t.Errorf("connected to %s", leadsTo(one.conn))
@@ -204,7 +204,7 @@ func TestPoolUnixSocket(t *testing.T) {
 	}
 	p.put(again)
 	_, _ = io.WriteString(<-accepted, "unasked")
-	eventually(t, "the bytes are seen", func() bool { return !again.conn.quiet() })
+	until(t, "the bytes are seen", func() bool { return !again.conn.quiet() })
 	again = mustTake(t, p)
 	if again.reused {
 		t.Error("it is used again with bytes on it")

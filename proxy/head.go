@@ -332,6 +332,18 @@ func (h *head) dropNominated() {
 	h.fields = kept
 }
 
+// valueOf returns the last value of a field, whose name is given in lower case, and how
+// many lines have it.
+func valueOf(fields []field, name string) (value []byte, n int) {
+	for i := range fields {
+		if equalFold(fields[i].name, name) {
+			value = fields[i].value
+			n++
+		}
+	}
+	return value, n
+}
+
 // parseLength reads a Content-Length: digits only (RFC 9110 §8.6).
 func parseLength(value []byte) (n int64, ok bool) {
 	if len(value) == 0 || len(value) > 18 {

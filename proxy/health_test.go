@@ -145,7 +145,7 @@ func TestPoolChecks(t *testing.T) {
 	f := func(text string, well bool) {
 		t.Helper()
 		says(text)
-		eventually(t, fmt.Sprintf("well is %v after %q", well, text), func() bool { return e.well() == well })
+		until(t, fmt.Sprintf("well is %v after %q", well, text), func() bool { return e.well() == well })
 	}
 	const good = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 	for _, bad := range []string{
@@ -158,7 +158,7 @@ func TestPoolChecks(t *testing.T) {
 	f("HTTP/1.1 503 No\r\n\r\n", false)
 	f("HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 302 Found\r\n\r\n", true)
 	e.failed() // a check that is good closes what requests have opened
-	eventually(t, "well after a failure", e.well)
+	until(t, "well after a failure", e.well)
 	if !p.endpoints[1].well() || p.endpoints[2].well() {
 		t.Error("the others: the one that answers is not well, or the one that refuses is")
 	}

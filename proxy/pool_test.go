@@ -5,9 +5,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,15 +97,22 @@ func serveOn(t testing.TB, l net.Listener, serve func(net.Conn)) {
 // silent keeps a connection until its peer closes it.
 func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
-// refusing is an address that refuses connections.
+// refusing is an address that refuses connections: bound, so that nobody else listens there.
 func refusing(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port))
 }
 
 func mustTake(t testing.TB, p *pool) taken {
@@ -231,11 +240,11 @@ func TestPoolReuse(t *testing.T) {
 	f("idle for too long", func() { clock.pass(upstreamIdle) })
 	f("closed", func() {
 		_ = peer.Close()
-		eventually(t, "the end is seen", func() bool { return !again.conn.quiet() })
+		until(t, "the end is seen", func() bool { return !again.conn.quiet() })
 	})
 	f("bytes that nobody asked for", func() {
 		_, _ = io.WriteString(peer, "HTTP/1.1 200 OK\r\n\r\n")
-		eventually(t, "the bytes are seen", func() bool { return !again.conn.quiet() })
+		until(t, "the bytes are seen", func() bool { return !again.conn.quiet() })
 	})
 	_, _ = io.WriteString(peer, "ab")
 	if _, err := again.conn.reader.ReadByte(); err != nil { // the rest is in our buffer, not the socket's
@@ -266,15 +275,6 @@ func TestPoolReuse(t *testing.T) {
 	p.put(last)
 	if n := e.connections.Load(); n != 0 {
 		t.Errorf("%d connections are kept after the end", n)
-	}
-}
-
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("never: " + what)
-		}
 	}
 }
 

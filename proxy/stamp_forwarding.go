@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -58,12 +59,12 @@ func appendForwarding(dst []byte, x *exchange, host []byte) []byte {
 	ours := scheme
 	if trusted(x.state.TrustedProxies).has(peer) {
 		hops = x.head.hops
-		if value, ok := onlyHop(hops, "x-forwarded-proto"); ok && equalFold(value, "http") {
+		if value, n := valueOf(hops, "x-forwarded-proto"); n == 1 && equalFold(value, "http") {
 			scheme = "http"
-		} else if ok && equalFold(value, "https") {
+		} else if n == 1 && equalFold(value, "https") {
 			scheme = "https"
 		}
-		if value, ok := onlyHop(hops, "x-forwarded-host"); ok && len(value) > 0 && validHost(value) {
+		if value, n := valueOf(hops, "x-forwarded-host"); n == 1 && validHost(value) {
 			forwardedHost = value
 		}
 	}
@@ -117,39 +118,16 @@ func appendHops(dst []byte, hops []field, name string) []byte {
 	return dst
 }
 
-// onlyHop is the value of a field that must not be there twice.
-func onlyHop(hops []field, name string) (value []byte, ok bool) {
-	count := 0
-	for i := range hops {
-		if equalFold(hops[i].name, name) {
-			value = hops[i].value
-			count++
-		}
-	}
-	return value, count == 1
-}
-
 // dropBadTrace takes traceparent and tracestate out of what is forwarded unless there is
 // one well-formed traceparent (W3C Trace Context §3.2.2, §3.3). Nobody need be trusted to
 // have sent them: they name a trace, and no more.
 func (h *head) dropBadTrace() {
-	count, good := 0, false
-	for _, f := range h.fields {
-		if equalFold(f.name, "traceparent") {
-			count++
-			good = validTraceparent(string(f.value))
-		}
-	}
-	if count == 1 && good {
+	if value, n := valueOf(h.fields, "traceparent"); n == 1 && validTraceparent(string(value)) {
 		return
 	}
-	kept := h.fields[:0]
-	for _, f := range h.fields {
-		if !equalFold(f.name, "traceparent") && !equalFold(f.name, "tracestate") {
-			kept = append(kept, f)
-		}
-	}
-	h.fields = kept
+	h.fields = slices.DeleteFunc(h.fields, func(f field) bool {
+		return equalFold(f.name, "traceparent") || equalFold(f.name, "tracestate")
+	})
 }
 
 // validTraceparent checks "version-traceid-parentid-flags". A later version may have more

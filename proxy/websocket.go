@@ -95,14 +95,8 @@ func (h *head) allowsOrigin(origins []string) bool {
 	if len(origins) == 0 {
 		return true
 	}
-	seen, allowed := 0, false
-	for _, f := range h.fields {
-		if equalFold(f.name, "origin") {
-			seen++
-			allowed = slices.Contains(origins, string(f.value))
-		}
-	}
-	return seen == 0 || seen == 1 && allowed
+	origin, n := valueOf(h.fields, "origin")
+	return n == 0 || n == 1 && slices.Contains(origins, string(origin))
 }
 
 // takeParameter takes the parameters of this name, however it is encoded, out of the
