@@ -15,11 +15,13 @@ const maxAttempts = 3
 // more where that cannot repeat an effect (again), and within the budget.
 func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 	p := x.route.upstream
-	p.request()
 	var avoid *endpoint
 	var before error
 	for fresh := false; ; fresh = true {
 		t, err := p.take(avoid, fresh)
+		if !fresh {
+			p.request()
+		}
 		if errors.Is(err, errNoUpstream) && before != nil {
 			return before
 		}

@@ -152,7 +152,8 @@ func TestRow170RetriesElsewhere(t *testing.T) {
 // its method: not a byte of it was sent.
 func TestRow170NobodyTookIt(t *testing.T) {
 	good := newOrigin(t)
-	f := start(t, balance(nil, refusing(t), good.address))
+	// The heavy one is asked first: each request needs its retry, which all of them may have.
+	f := start(t, balance(func(u *Upstream) { u.Endpoints[0].Weight = 1000 }, refusing(t), good.address))
 	for i := range 20 {
 		for _, text := range []string{
 			get("/public"), request("POST", "/public", "Content-Length: 2") + "hi",

@@ -274,8 +274,8 @@ func (p *pool) close() {
 	}
 }
 
-// request counts a request, of which retries are a share. It asks no clock: the second in
-// which a connection was last taken is near enough.
+// request counts a request for which a connection was just taken (its second is that of the
+// clock), and of which retries are a share.
 func (p *pool) request() { p.budget.request(p.second.Load()) }
 
 // mayRetry reports whether one more retry is within the budget, and counts it.
