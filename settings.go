@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -19,7 +18,7 @@ func frontSettings(c config.Config) (s proxy.Settings, digest string, err error)
 		Headers: proxy.Headers(c.Headers),
 		Realm:   c.Issuer.Realm,
 
-		TrustedProxies: prefixes(c.Front.TrustedProxies),
+		TrustedProxies: c.Front.Proxies(),
 		DecisionPath:   c.Decision.Path,
 
 		MaxHeader: int(c.Front.MaxHeader), MaxTarget: int(c.Front.MaxTarget), MaxFields: c.Front.MaxFields,
@@ -96,9 +95,6 @@ func frontRoute(c config.Config, r config.Route) (proxy.Route, error) {
 	}
 	if r.Assertion.Enabled {
 		route.Assertion = &proxy.Assertion{Audience: r.Assertion.Audience}
-		if route.Assertion.Audience == "" {
-			route.Assertion.Audience = r.Name
-		}
 	}
 	return route, nil
 }
@@ -127,19 +123,6 @@ func fields(all []config.Field) []proxy.Field {
 	var made []proxy.Field
 	for _, f := range all {
 		made = append(made, proxy.Field{Name: f.Name, Value: f.Value, Remove: f.Remove})
-	}
-	return made
-}
-
-// prefixes reads addresses and networks, which were validated.
-func prefixes(all []string) []netip.Prefix {
-	var made []netip.Prefix
-	for _, text := range all {
-		if p, err := netip.ParsePrefix(text); err == nil {
-			made = append(made, p)
-		} else if a, err := netip.ParseAddr(text); err == nil {
-			made = append(made, netip.PrefixFrom(a, a.BitLen()))
-		}
 	}
 	return made
 }

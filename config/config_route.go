@@ -109,11 +109,3 @@ func (r Route) Endpoints() []Endpoint {
 	}
 	return all
 }
-
-// UpstreamAddress is the address of the route's first upstream.
-func (r Route) UpstreamAddress() string {
-	if len(r.Upstream) == 0 {
-		return ""
-	}
-	return r.Endpoints()[0].Address
-}

@@ -279,7 +279,7 @@ func TestUpstreamFlag(t *testing.T) {
 	if !reflect.DeepEqual(c.Routes, want) {
 		t.Errorf("routes are %+v, want %+v", c.Routes, want)
 	}
-	if got := c.Routes[0].UpstreamAddress(); got != "[::1]:3000" {
+	if got := c.Routes[0].Endpoints()[0].Address; got != "[::1]:3000" {
 		t.Errorf("its address is %s", got)
 	}
 	f := func(name string, s Source, want ...string) {
