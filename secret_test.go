@@ -32,7 +32,6 @@ func revealers() map[string]string {
 		"proxy/fields.go: newRequestFields":                  "what a route sends to its upstream, credentials perhaps",
 		"proxy/fields.go: newResponseFields":                 "what a route sets in answers",
 		"registry/copy.go: (*copying).run":                   "the kind of store that a DSN names",
-		"registry/copy_keys.go: (storedKey).open":            "the master key decrypts the data key",
 		"registry/engine.go: openEngine":                     "the kind of store that a DSN names",
 		"registry/import.go: (*importWriter).insert":         "the slow hash is what is kept of an imported secret",
 		"registry/postgres.go: newPostgres":                  "the DSN",
@@ -42,7 +41,7 @@ func revealers() map[string]string {
 		"registry/source.go: openOtherSource":                "the DSN",
 		"registry/wrap.go: (sealer).seal":                    "the private key is encrypted",
 		"registry/rewrap.go: (*Registry).Rewrap":             "the length of the new master key",
-		"registry/rewrap.go: openDataKey":                    "the master key decrypts the data key",
+		"registry/wrap.go: openDataKey":                      "the master key decrypts the data key",
 		"registry/wrap.go: wrapDataKey":                      "the master key encrypts the data key",
 	}
 }
