@@ -23,6 +23,8 @@ type metrics struct {
 	retries  *prometheus.CounterVec
 	pools    *poolMetrics
 
+	certificate *certificateMetrics
+
 	sockets       *prometheus.GaugeVec
 	socketsClosed *prometheus.CounterVec
 
@@ -87,7 +89,8 @@ func (m *metrics) route(name string) *routeMetrics {
 // Collectors returns the front's metrics for main to register.
 func (f *Front) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{f.metrics.requests, f.metrics.refusals, f.metrics.duration, f.metrics.upstream,
-		f.metrics.retries, f.metrics.pools, f.metrics.sockets, f.metrics.socketsClosed, f.doorMetrics.connections, f.doorMetrics.refused}
+		f.metrics.retries, f.metrics.pools, f.metrics.sockets, f.metrics.socketsClosed, f.metrics.certificate,
+		f.doorMetrics.connections, f.doorMetrics.refused}
 }
 
 // count adds one request and returns the counter's route.

@@ -17,6 +17,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -109,6 +110,7 @@ func New(o Options) (*Front, error) {
 		requestIDs: ids, now: o.Now, random: newRandom(binary.NativeEndian.Uint64(seed[:])), stop: make(chan struct{}),
 	}
 	f.metrics.pools = newPoolMetrics(func() []*pool { return f.state.Load().pools.list() })
+	f.metrics.certificate = newCertificateMetrics(func() *tls.Config { return f.state.Load().TLS })
 	s, err := f.newState(o.Settings, nil)
 	if err != nil {
 		return nil, err

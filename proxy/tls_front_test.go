@@ -150,3 +150,32 @@ func TestFrontTLSShutdown(t *testing.T) {
 		t.Errorf("%v connections", n)
 	}
 }
+
+// TestCertificateMetric: the expiry in the metrics is that of the certificate which a client is
+// shown, also after a renewal; without TLS there is none.
+func TestCertificateMetric(t *testing.T) {
+	const name = "postern_tls_certificate_not_after_timestamp_seconds"
+	f, pki, client := startTLS(t)
+	shown := func() float64 {
+		t.Helper()
+		c := f.dialTLS(client).Conn.(*tls.Conn)
+		if err := c.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		return float64(c.ConnectionState().PeerCertificates[0].NotAfter.Unix())
+	}
+	first := shown()
+	if got := f.gauge(name); got != first {
+		t.Errorf("it expires at %v, the metric says %v", first, got)
+	}
+	pki.longer = time.Hour
+	pki.rotate("renewed")
+	config, _ := pki.load(TLSFiles{Certificate: pki.certificate, Key: pki.key})
+	f.reload(func(s *Settings) { s.TLS = config })
+	if second := shown(); second == first || f.gauge(name) != second {
+		t.Errorf("renewed, it expires at %v, the metric says %v", second, f.gauge(name))
+	}
+	if value, ok := start(t).metrics()[name+"{}"]; ok {
+		t.Errorf("without TLS the metric says %v", value)
+	}
+}

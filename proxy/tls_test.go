@@ -28,6 +28,7 @@ type pki struct {
 	authority            *x509.Certificate
 	signer               *ecdsa.PrivateKey
 	serial               int64
+	longer               time.Duration // than an hour: what is issued from now on
 }
 
 func newPKI(t testing.TB) *pki {
@@ -55,7 +56,7 @@ func (p *pki) template(name string) *x509.Certificate {
 	p.serial++
 	return &x509.Certificate{
 		SerialNumber: big.NewInt(p.serial), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour + p.longer),
 	}
 }
 
