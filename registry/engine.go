@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"postern/secret"
 )
 
 // engine is one open database: its pools, and what differs between SQLite and PostgreSQL.
@@ -84,13 +86,19 @@ func (p *pool) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 func openEngine(ctx context.Context, o Options) (*engine, error) {
 	dsn := o.DSN.Reveal()
 	scheme, path, _ := strings.Cut(dsn, ":")
-	switch scheme {
-	case "sqlite":
+	switch {
+	case scheme == "sqlite":
 		return openSQLiteEngine(ctx, path, o.Log)
-	case "postgres", "postgresql":
+	case isPostgres(o.DSN):
 		return openPostgresEngine(ctx, o)
 	}
 	return nil, fmt.Errorf("open store: %w", unknownStore())
+}
+
+// isPostgres reports whether dsn names a store in PostgreSQL.
+func isPostgres(dsn secret.Secret) bool {
+	scheme, _, _ := strings.Cut(dsn.Reveal(), ":")
+	return scheme == "postgres" || scheme == "postgresql"
 }
 
 // unknownStore does not quote the DSN: it may hold a password.

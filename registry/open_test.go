@@ -241,7 +241,7 @@ func TestFailedMigrationLeavesNothing(t *testing.T) {
 	if err := r.engine.lock(ctx, conn); err != nil {
 		t.Fatal(err)
 	}
-	err := migrate(ctx, conn, r.engine.dialect(), files)
+	_, err := migrate(ctx, conn, r.engine.dialect(), files)
 	if err == nil || !strings.Contains(err.Error(), "version:5") {
 		t.Errorf("error is %v", err)
 	}

@@ -49,9 +49,6 @@ type postgresDatabase struct {
 
 // openPostgresEngine connects to the store that o.DSN names.
 func openPostgresEngine(ctx context.Context, o Options) (*engine, error) {
-	if o.MasterKey == "" {
-		return nil, errors.New("open store: PostgreSQL holds signing keys only if they are encrypted: set keys.master_key_file to a file with 32 random bytes (openssl rand -base64 32)")
-	}
 	d, err := newPostgres(o.DSN, o.StatementTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)

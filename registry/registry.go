@@ -36,6 +36,23 @@ type Options struct {
 	Metrics          *Metrics         // of its own when nil
 }
 
+// whole is o with the defaults of what it leaves out.
+func (o Options) whole() Options {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	return o
+}
+
 // Registry is one open store. It is safe for concurrent use, and several processes may
 // have the same store open. Close it to stop its goroutine.
 type Registry struct {
@@ -62,20 +79,12 @@ type Registry struct {
 // A master key that is missing or wrong does not fail Open, but whatever needs the signing
 // keys: Keys, EnsureKey, RotateKey and RemoveKey with a replacement. The rest needs none.
 func Open(ctx context.Context, o Options) (*Registry, error) {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Random == nil {
-		o.Random = rand.Reader
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Metrics == nil {
-		o.Metrics = NewMetrics()
-	}
+	o = o.whole()
 	if n := len(o.MasterKey.Reveal()); n != 0 && n != dataKeySize {
 		return nil, fmt.Errorf("open store: keys.master_key_file: the master key must be %d bytes, not %d", dataKeySize, n)
+	}
+	if o.MasterKey == "" && isPostgres(o.DSN) {
+		return nil, errors.New("open store: PostgreSQL holds signing keys only if they are encrypted: set keys.master_key_file to a file with 32 random bytes (openssl rand -base64 32)")
 	}
 	e, err := openEngine(ctx, o)
 	if err != nil {
@@ -98,23 +107,14 @@ func Open(ctx context.Context, o Options) (*Registry, error) {
 // prepare makes tables, epoch and data key where they are missing, under the write lock,
 // then the statements.
 func (r *Registry) prepare(ctx context.Context) error {
-	conn, err := r.engine.write.Conn(ctx)
+	wrapped := false
+	err := r.locked(ctx, func(conn *sql.Conn) (err error) {
+		if _, err = r.makeTables(ctx, conn); err == nil {
+			wrapped, err = r.loadDataKey(ctx, conn)
+		}
+		return err
+	})
 	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := r.engine.lock(ctx, conn); err != nil {
-		return err
-	}
-	wrapped, err := r.initialize(ctx, conn)
-	// The lock must not stay when ctx has ended.
-	if end := r.engine.unlock(context.WithoutCancel(ctx), conn, err == nil); err == nil {
-		err = end
-	}
-	if err != nil {
-		return err
-	}
-	if err := conn.Close(); err != nil {
 		return err
 	}
 	if wrapped {
@@ -133,22 +133,26 @@ func (r *Registry) prepare(ctx context.Context) error {
 	return err
 }
 
-func (r *Registry) initialize(ctx context.Context, conn *sql.Conn) (wrapped bool, err error) {
-	files, err := migrations()
+// locked calls do on a connection that holds the lock of all that start, and keeps what it
+// did unless it fails.
+func (r *Registry) locked(ctx context.Context, do func(*sql.Conn) error) error {
+	conn, err := r.engine.write.Conn(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err := migrate(ctx, conn, r.engine.dialect(), files); err != nil {
-		return false, err
+	defer conn.Close()
+	if err := r.engine.lock(ctx, conn); err != nil {
+		return err
 	}
-	epoch, err := r.newID()
+	err = do(conn)
+	// The lock must not stay when ctx has ended.
+	if end := r.engine.unlock(context.WithoutCancel(ctx), conn, err == nil); err == nil {
+		err = end
+	}
 	if err != nil {
-		return false, err
+		return err
 	}
-	if _, err := conn.ExecContext(ctx, `INSERT INTO counter (id, seq, events, epoch) VALUES (1, 0, 0, $1) ON CONFLICT (id) DO NOTHING`, epoch); err != nil {
-		return false, err
-	}
-	return r.loadDataKey(ctx, conn)
+	return conn.Close()
 }
 
 // Close waits until the tokens that were asked for are stored, then closes the store.

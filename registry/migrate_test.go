@@ -1,0 +1,81 @@
+package registry
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"postern/secret"
+)
+
+// TestMigrate: tables without a key, for whoever has no master key; the first Open makes it.
+func TestMigrate(t *testing.T) {
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		path := file(t)
+		o := least(path)
+		o.MasterKey = ""
+		const many = 4
+		all := make(chan Migration, many)
+		failed := make(chan error, many)
+		for range many {
+			go func() {
+				m, err := Migrate(ctx, o)
+				all <- m
+				failed <- err
+			}()
+		}
+		made := 0
+		for range many {
+			if err := <-failed; err != nil {
+				t.Error(err)
+			}
+			m := <-all
+			if m.To != 3 || m.From != 0 && m.From != 3 {
+				t.Errorf("%+v", m)
+			}
+			if m.From == 0 {
+				made++
+			}
+		}
+		if made != 1 {
+			t.Errorf("%d made the tables", made)
+		}
+		if strings.HasPrefix(path, "postgres://") {
+			if _, err := Open(ctx, Options{DSN: secret.Secret(path)}); err == nil || !strings.Contains(err.Error(), "set keys.master_key_file") {
+				t.Errorf("opened without a master key: %v", err)
+			}
+		}
+		r := open(t, path, master(strings.Repeat("m", dataKeySize)))
+		newClient(t, r)
+		var wrapping string
+		if err := r.engine.read.QueryRow("SELECT wrapping FROM data_key").Scan(&wrapping); err != nil || wrapping != wrappedByMaster {
+			t.Errorf("the data key is wrapped by %q (%v)", wrapping, err)
+		}
+	})
+}
+
+// TestMigrateUpgrades what an older program made.
+func TestMigrateUpgrades(t *testing.T) {
+	ctx := context.Background()
+	path := file(t)
+	r := open(t, path)
+	if _, err := r.engine.write.Exec("ALTER TABLE counter DROP COLUMN oldest; DELETE FROM goose_db_version WHERE version_id = 3"); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := Migrate(ctx, least(path)); err != nil || m != (Migration{2, 3}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if _, err := r.engine.write.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (4, 1)"); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := Migrate(ctx, least(path)); err != nil || m != (Migration{4, 4}) {
+		t.Errorf("a newer one made them: %+v, %v", m, err)
+	}
+	if _, err := r.engine.write.Exec("UPDATE counter SET oldest = 4"); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := Migrate(ctx, least(path)); err == nil || !strings.Contains(err.Error(), "upgrade postern") {
+		t.Errorf("a newer one made them, and older ones must not go on: %+v, %v", m, err)
+	}
+}
