@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,10 @@ type Source struct {
 	Environ  []string          // as os.Environ: gives POSTERN_… variables and what ${NAME} in the file stands for
 	Flags    map[string]string // dotted key to value: {"front.listen": "127.0.0.1:0"}
 	Upstream string            // the value of --upstream: one route, at /, to there; "": none
+
+	// Ignore reports whether a fault of the setting key ("": of no one setting) is none to
+	// whoever asks for a few other settings. What it ignores may have any value. nil: all count.
+	Ignore func(key string) bool
 }
 
 // Load reads all of s and validates it as a whole. The error joins every Fault that
@@ -32,6 +37,9 @@ func Load(s Source) (Config, error) {
 	if whole { // else every setting of the file would seem to be missing
 		l.resolve()
 		l.validate()
+	}
+	if s.Ignore != nil {
+		l.faults = slices.DeleteFunc(l.faults, func(f placed) bool { return s.Ignore(f.Key) })
 	}
 	if err := join(l.faults, l.unnoted); err != nil {
 		return Config{}, err
