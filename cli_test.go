@@ -174,11 +174,11 @@ func TestVersion(t *testing.T) {
 	f(info("(devel)", debug.BuildSetting{Key: "vcs.modified", Value: "true"}), true, "(devel)", "")
 }
 
-func TestReadyURL(t *testing.T) {
+func TestDoorURL(t *testing.T) {
 	f := func(listen, want string) {
 		t.Helper()
-		if got, err := readyURL(listen); got != want || err != nil {
-			t.Errorf("readyURL(%q) = %q, %v, want %q", listen, got, err, want)
+		if got, err := doorURL(listen, "/readyz"); got != want || err != nil {
+			t.Errorf("doorURL(%q) = %q, %v, want %q", listen, got, err, want)
 		}
 	}
 	f("127.0.0.1:9090", "http://127.0.0.1:9090/readyz")
@@ -187,7 +187,7 @@ func TestReadyURL(t *testing.T) {
 	f("0.0.0.0:9090", "http://127.0.0.1:9090/readyz")
 	f("[::]:9090", "http://[::1]:9090/readyz")
 	f("[::1]:9090", "http://[::1]:9090/readyz")
-	if _, err := readyURL("nowhere"); err == nil {
+	if _, err := doorURL("nowhere", "/"); err == nil {
 		t.Error("no port, and no error")
 	}
 }

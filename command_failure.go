@@ -21,6 +21,22 @@ type failure struct {
 func (f *failure) Error() string { return f.cause.Error() }
 func (f *failure) Unwrap() error { return f.cause }
 
+// ended is an end with an exit code of its own: another program's, or a shell's for why it
+// did not run. cause is nil where that program has said all.
+type ended struct {
+	cause error
+	code  int
+}
+
+func (e *ended) Error() string {
+	if e.cause == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.cause.Error()
+}
+
+func (e *ended) Unwrap() error { return e.cause }
+
 // next is what to do about the causes that a command can expect.
 type next struct {
 	notFound string
@@ -61,6 +77,11 @@ func (e *environment) report(err error) int {
 	code, hint := exitFailed, ""
 	if own, ok := errors.AsType[*failure](err); ok {
 		hint = own.hint
+	}
+	if end, ok := errors.AsType[*ended](err); ok {
+		if code = end.code; end.cause == nil {
+			return code
+		}
 	}
 	if misuse, ok := errors.AsType[*kong.ParseError](err); ok {
 		code, hint = exitMisused, "postern --help"

@@ -56,7 +56,7 @@ func (c *KeyRewrapCommand) Run(ctx context.Context, e *environment) error {
 // newMasterKey reads the file as the configuration would.
 func (c *KeyRewrapCommand) newMasterKey(e *environment) (secret.Secret, error) {
 	const setting = "keys.master_key_file"
-	settings, err := c.load(e, map[string]string{setting: c.NewMasterKeyFile})
+	settings, err := c.load(e, map[string]string{setting: c.NewMasterKeyFile}, nil)
 	if err == nil {
 		if settings.Keys.MasterKey == "" {
 			return "", errors.New("--new-master-key-file: names no file")

@@ -19,6 +19,7 @@ type StoreCommand struct {
 	Restore StoreRestoreCommand `cmd:"" help:"Fill an empty store from a backup."`
 	Copy    StoreCopyCommand    `cmd:"" help:"Copy a store into an empty one, of another kind too."`
 	Check   StoreCheckCommand   `cmd:"" help:"Read all of the store and report what is not whole."`
+	Migrate StoreMigrateCommand `cmd:"" help:"Make or upgrade the tables, as serve does when it starts."`
 }
 
 const (
@@ -173,6 +174,75 @@ func (c *StoreCheckCommand) Run(ctx context.Context, e *environment) error {
 		return cannot("check the store", err, next{})
 	}
 	return nil
+}
+
+// StoreMigrateCommand makes or upgrades the tables.
+type StoreMigrateCommand struct {
+	where
+	Timeout time.Duration `default:"60s" placeholder:"DURATION" help:"How long to wait for a store that does not answer."`
+}
+
+// Help says when and gives an example.
+func (StoreMigrateCommand) Help() string {
+	return "For a step of its own before the first replica of a new version starts; any number may run at once, and beside replicas of the version before. " +
+		"No key is needed, read or made: keys.master_key may be unset, and its file may be missing.\n\n" +
+		example("postern store migrate --config postern.yaml", "postern store migrate --store sqlite:/var/lib/postern/postern.db")
+}
+
+// Validate refuses to wait no time.
+func (c *StoreMigrateCommand) Validate() error {
+	if c.Timeout <= 0 {
+		return errors.New("--timeout: use a duration above 0, for example 60s")
+	}
+	return nil
+}
+
+// Run migrates, and answers with the versions.
+func (c *StoreMigrateCommand) Run(ctx context.Context, e *environment) error {
+	settings, err := c.load(e, nil, func(key string) bool { return strings.HasPrefix(key, "keys.") })
+	var m registry.Migration
+	if err == nil {
+		m, err = c.migrate(ctx, e, registryOptions(e, settings))
+	}
+	switch {
+	case err != nil:
+		return cannot("migrate the store", err, next{})
+	case c.JSON:
+		return e.json(m)
+	case m.From == m.To:
+		_, err = fmt.Fprintf(e.Stdout, "the tables have version %d already\n", m.To)
+	case m.From == 0:
+		_, err = fmt.Fprintf(e.Stdout, "made the tables, version %d\n", m.To)
+	default:
+		_, err = fmt.Fprintf(e.Stdout, "upgraded the tables from version %d to %d\n", m.From, m.To)
+	}
+	return err
+}
+
+// migrate tries again as serve does, until the time is over.
+func (c *StoreMigrateCommand) migrate(ctx context.Context, e *environment, o registry.Options) (m registry.Migration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	var told time.Time
+	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+		var failed error
+		if m, failed = registry.Migrate(ctx, o); failed == nil || !mayEnd(failed) {
+			return m, failed
+		}
+		// What was cut short says nothing new.
+		if err == nil || ctx.Err() == nil {
+			err = failed
+		}
+		if now := e.Now(); now.Sub(told) >= pollNotice {
+			told = now
+			e.note("waiting: %v", failed)
+		}
+		select {
+		case <-ctx.Done():
+			return m, err
+		case <-time.After(delay):
+		}
+	}
 }
 
 // existing is the settings that w names, with a store that is there.

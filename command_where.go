@@ -35,14 +35,15 @@ const (
 
 // settings loads the configuration that the command line and the environment name. Where
 // nothing says who the issuer is, its URL and audience are empty.
-func (w where) settings(e *environment) (config.Config, error) { return w.load(e, nil) }
+func (w where) settings(e *environment) (config.Config, error) { return w.load(e, nil, nil) }
 
-// load is settings with more flags, by the settings that they are for.
-func (w where) load(e *environment, flags map[string]string) (config.Config, error) {
+// load is settings with more flags, by the settings that they are for, and without the
+// faults to ignore.
+func (w where) load(e *environment, flags map[string]string, ignore func(key string) bool) (config.Config, error) {
 	var best config.Config
 	var fault error
 	for i, standIn := range []struct{ upstream, issuer string }{{"", ""}, {nowhere, ""}, {"", nobody}, {nowhere, nobody}} {
-		source := config.Source{File: configFile(e, w.Config), Environ: e.Environ, Flags: map[string]string{}, Upstream: standIn.upstream}
+		source := config.Source{File: configFile(e, w.Config), Environ: e.Environ, Flags: map[string]string{}, Upstream: standIn.upstream, Ignore: ignore}
 		maps.Copy(source.Flags, flags)
 		if w.Store != "" {
 			source.Flags["store"] = w.Store
@@ -98,11 +99,15 @@ func (w where) openOrCreate(ctx context.Context, e *environment) (*registry.Regi
 }
 
 func openRegistry(ctx context.Context, e *environment, c config.Config) (*registry.Registry, error) {
-	return registry.Open(ctx, registry.Options{
+	return registry.Open(ctx, registryOptions(e, c))
+}
+
+func registryOptions(e *environment, c config.Config) registry.Options {
+	return registry.Options{
 		DSN: c.Store, MasterKey: c.Keys.MasterKey, Now: e.Now, Random: e.Random,
 		Connections: c.StoreOptions.Connections, StatementTimeout: time.Duration(c.StoreOptions.StatementTimeout),
 		Log: e.Logger("text", slog.LevelError),
-	})
+	}
 }
 
 // configFile is the configuration that flag names, else the environment; "" for none.

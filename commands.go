@@ -23,8 +23,7 @@ const (
 	exitMisused = 2 // the command line was not understood
 )
 
-// commands is the command line: one field for each noun, and serve, demo, check,
-// healthcheck and version, which stand alone.
+// commands is the command line: one field for each noun, and the verbs that stand alone.
 type commands struct {
 	Demo  DemoCommand  `cmd:"" help:"Try postern: everything on loopback, with two curl commands ready to paste."`
 	Serve ServeCommand `cmd:"" help:"Serve: issue access tokens, authenticate requests, forward them."`
@@ -34,9 +33,12 @@ type commands struct {
 	Client       ClientCommand       `cmd:"" help:"Clients: one application of an organization in one stage."`
 	Token        TokenCommand        `cmd:"" help:"Access tokens: issue, inspect, list, revoke."`
 	Key          KeyCommand          `cmd:"" help:"Signing keys: list, rotate, remove."`
-	Store        StoreCommand        `cmd:"" help:"The store as a whole: back up, restore, copy, check."`
+	Store        StoreCommand        `cmd:"" help:"The store as a whole: back up, restore, copy, check, migrate."`
 
 	Healthcheck HealthcheckCommand `cmd:"" help:"Ask a running postern whether it is ready."`
+	Wait        WaitCommand        `cmd:"" help:"Wait until a postern is ready, then run a command."`
+	Quit        QuitCommand        `cmd:"" help:"Tell a running postern to end, when a command has ended."`
+	Install     InstallCommand     `cmd:"" help:"Copy this program into a directory, for other images to run."`
 	Version     VersionCommand     `cmd:"" help:"Print the version and how it was built."`
 }
 
