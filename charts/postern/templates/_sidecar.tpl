@@ -152,6 +152,7 @@ preStop:
 {{/* By number: a Service need not find the names of init containers' ports. */}}
 {{- define "postern.sidecar.servicePort" -}}
 - name: {{ ternary "https" "http" (eq (include "postern.tls" .) "true") }}
+  appProtocol: {{ ternary "https" "http" (eq (include "postern.tls" .) "true") }}
   port: {{ .Values.service.port }}
   targetPort: {{ include "postern.frontPort" . }}
 {{- end -}}
