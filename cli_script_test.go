@@ -27,7 +27,7 @@ import (
 // TestMain makes this test binary serve as the program postern too: it is in the PATH of
 // every test here, scripts and others.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"postern": main, "hold-locks": holdLocks})
+	testscript.Main(m, map[string]func(){"postern": main, "hold-locks": holdLocks, "job": job})
 }
 
 // TestCommandLine runs testdata/script: the real program, on real stores. Beside what
