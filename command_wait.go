@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -132,12 +133,16 @@ func listens(ctx context.Context, address string) error {
 	return conn.Close()
 }
 
-// program finds the program of a command line; "" for an empty one.
-func program(command []string) (string, error) {
+// program finds the program of a command line; "" for an empty one. Where no postern is in
+// the path, as in its image and in a volume, it is this one.
+func program(command []string) (path string, err error) {
 	if len(command) == 0 {
 		return "", nil
 	}
-	path, err := exec.LookPath(command[0])
+	path, err = exec.LookPath(command[0])
+	if err != nil && command[0] == "postern" {
+		path, err = os.Executable()
+	}
 	if err != nil {
 		return "", cannotRun(command[0], err)
 	}
