@@ -59,7 +59,8 @@ matchLabels:
 
 {{/* postgres or sqlite. A DSN in a Secret cannot be read here; SQLite's has nothing to hide, so it is PostgreSQL's. */}}
 {{- define "postern.engine" -}}
-{{- if or .Values.secrets.store.existingSecret (hasPrefix "postgres" (default "" .Values.config.store)) (include "postern.envNames" . | fromJsonArray | has "POSTERN_STORE") -}}
+{{- $names := include "postern.envNames" . | fromJsonArray -}}
+{{- if or .Values.secrets.store.existingSecret .Values.config.store_file (hasPrefix "postgres" (default "" .Values.config.store)) (has "POSTERN_STORE" $names) (has "POSTERN_STORE_FILE" $names) -}}
 postgres
 {{- else -}}
 sqlite
@@ -116,7 +117,7 @@ sqlite
 {{- end -}}
 {{- if .Values.secrets.store.existingSecret -}}
 {{- $_ := set $config "store_file" "/run/secrets/postern-store/dsn" -}}
-{{- else if and (not $config.store) (not $config.store_file) (eq (include "postern.engine" .) "sqlite") -}}
+{{- else if and (not $config.store) (eq (include "postern.engine" .) "sqlite") -}}
 {{- $_ := set $config "store" "sqlite:/data/postern.db" -}}
 {{- end -}}
 {{- if .Values.secrets.masterKey.existingSecret -}}

@@ -142,19 +142,19 @@ securityContext:
 
 {{/* SQLite: the file is where postern runs, so the declaration is applied there, before it starts. */}}
 {{- define "postern.domainInitContainers" -}}
-- {{ include "postern.command" (dict "root" . "name" "postern-migrate" "args" (list "store" "migrate")) | nindent 2 | trim }}
 - {{ include "postern.command" (dict "root" . "name" "postern-apply" "args" (include "postern.applyArgs" . | fromJsonArray) "domain" true) | nindent 2 | trim }}
 {{- end -}}
 
 {{- define "postern.container" -}}
+{{- $memory := include "postern.memory" . -}}
 name: postern
 image: {{ include "postern.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [serve]
 env:
   - {name: POSTERN_CONFIG, value: /etc/postern/postern.yaml}
-  {{- with include "postern.memory" . }}
-  - {name: GOMEMLIMIT, value: {{ printf "%dMiB" (div (mul (int .) 9) 10) }}}
+  {{- if and $memory (not (include "postern.envNames" . | fromJsonArray | has "GOMEMLIMIT")) }}
+  - {name: GOMEMLIMIT, value: {{ printf "%dMiB" (div (mul (int $memory) 9) 10) }}}
   {{- end }}
   {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}

@@ -15,9 +15,13 @@ subchart's scope, (.Subcharts.postern), or (.Subcharts.ALIAS). charts/sidecar-ex
           - name: app
             {{- include "postern.sidecar.appProbes" .Subcharts.postern | nindent 12 }}
             lifecycle:   {{- include "postern.sidecar.appLifecycle" .Subcharts.postern | nindent 14 }}
+            volumeMounts: {{- include "postern.sidecar.toolsMount" .Subcharts.postern | nindent 14 }}
         volumes:         {{- include "postern.sidecar.volumes" .Subcharts.postern | nindent 10 }}
 
 In the Service's ports:  {{- include "postern.sidecar.servicePort" .Subcharts.postern | nindent 4 }}
+A Job's command:         {{- concat (include "postern.sidecar.jobCommand" .Subcharts.postern | fromJsonArray) (list "/job") | toYaml | nindent 4 }}
+
+What the values say of pods (nodeSelector, imagePullSecrets, …) is your chart's business then.
 */}}
 
 {{/* What NetworkPolicy and PodMonitor find the pods by. */}}
@@ -111,6 +115,7 @@ http://127.0.0.1:{{ include "postern.adminPort" . }}
 
 {{/* Your container is asked whether it is well the way that clients come: through postern, by a public route. */}}
 {{- define "postern.sidecar.appProbes" -}}
+{{- if .Values.sidecar.app.probePath -}}
 {{- $get := printf "{path: %s, port: %s, scheme: %s}" (.Values.sidecar.app.probePath | quote) (include "postern.frontPort" .) (ternary "HTTPS" "HTTP" (eq (include "postern.tls" .) "true")) -}}
 startupProbe:
   httpGet: {{ $get }}
@@ -125,6 +130,7 @@ readinessProbe:
   httpGet: {{ $get }}
   periodSeconds: 5
   timeoutSeconds: 3
+{{- end -}}
 {{- end -}}
 
 {{- define "postern.sidecar.appLifecycle" -}}

@@ -55,6 +55,9 @@
 {{- if and .Values.secrets.tls.existingSecret (or $tls.certificate $tls.key) -}}
 {{- $faults = append $faults "secrets.tls.existingSecret and config.front.tls.certificate are both set: use one of the two" -}}
 {{- end -}}
+{{- if and .Values.secrets.tls.clientCAKey (not (has $tls.client_certificate (list "optional" "required"))) -}}
+{{- $faults = append $faults "secrets.tls.clientCAKey is set, and config.front.tls.client_certificate is not: set it to optional or required" -}}
+{{- end -}}
 {{- toJson $faults -}}
 {{- end -}}
 
@@ -111,6 +114,10 @@
 {{- $faults = append $faults "httpRoute.enabled needs a Gateway: set httpRoute.parentRefs[0].name and .namespace" -}}
 {{- end -}}
 {{- else -}}
+{{- $tls := default dict .Values.config.front.tls -}}
+{{- if and .Values.sidecar.app.probePath (or (eq (default "" $tls.client_certificate) "required") .Values.config.front.proxy_protocol) -}}
+{{- $faults = append $faults "sidecar.app.probePath is asked by kubelet, which has no client certificate and sends no PROXY header, and the front demands one: set it to \"\", and write probes of your own" -}}
+{{- end -}}
 {{- if and .Values.sidecar.native (semverCompare "<1.29-0" .Capabilities.KubeVersion.Version) -}}
 {{- $faults = append $faults (printf "Kubernetes %s has no native sidecars: set sidecar.native=false" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
