@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
+	"gopkg.in/yaml.v3"
 )
 
 const (
@@ -72,32 +73,20 @@ func TestDashboard(t *testing.T) {
 
 // rule is one of alertsFile.
 type rule struct {
-	record, alert string // one of the two
-	expr          string
-	text          string // all of it
+	Record, Alert string // one of the two
+	Expr          string
+	Labels        map[string]string
+	Annotations   map[string]string
 }
 
 func readRules(t *testing.T) (rules []rule) {
 	t.Helper()
-	comments := regexp.MustCompile(`(?m)^ *#.*\n`)
-	parts := regexp.MustCompile(`(?m)^      - (record|alert): `).Split(comments.ReplaceAllString(readFile(t, alertsFile), ""), -1)
-	kinds := regexp.MustCompile(`(?m)^      - (record|alert): `).FindAllStringSubmatch(readFile(t, alertsFile), -1)
-	expression := regexp.MustCompile(`(?s)\n        expr: (?:\|\n(.*?)\n        \w|([^\n]*))`)
-	for i, text := range parts[1:] {
-		name, _, _ := strings.Cut(text, "\n")
-		r := rule{text: text}
-		if m := expression.FindStringSubmatch(text); m != nil {
-			r.expr = m[1] + m[2]
-		}
-		if kinds[i][1] == "record" {
-			r.record = name
-		} else {
-			r.alert = name
-		}
-		if r.expr == "" {
-			t.Fatalf("no expr in %s", text)
-		}
-		rules = append(rules, r)
+	var file struct{ Groups []struct{ Rules []rule } }
+	if err := yaml.Unmarshal([]byte(readFile(t, alertsFile)), &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range file.Groups {
+		rules = append(rules, g.Rules...)
 	}
 	if len(rules) < 15 {
 		t.Fatalf("%d rules", len(rules))
@@ -138,10 +127,10 @@ func readExported(t *testing.T) exported {
 		}
 	}
 	for _, r := range readRules(t) {
-		if r.record != "" {
-			_, by, _ := strings.Cut(r.expr, " by (")
+		if r.Record != "" {
+			_, by, _ := strings.Cut(r.Expr, " by (")
 			by, _, _ = strings.Cut(by, ")")
-			e.labels[r.record] = slices.DeleteFunc(strings.Split(by, ", "), func(l string) bool { return l == "le" })
+			e.labels[r.Record] = slices.DeleteFunc(strings.Split(by, ", "), func(l string) bool { return l == "le" })
 		}
 	}
 	return e
@@ -208,10 +197,10 @@ func TestMonitoringNames(t *testing.T) {
 		}
 	}
 	for _, r := range readRules(t) {
-		check(r.record+r.alert, r.expr)
-		for _, m := range regexp.MustCompile(`\$labels\.(\w+)`).FindAllStringSubmatch(r.text, -1) {
-			if !e.keeps(r.expr, m[1]) {
-				t.Errorf("%s: the result has no label %s", r.alert, m[1])
+		check(r.Record+r.Alert, r.Expr)
+		for _, m := range regexp.MustCompile(`\$labels\.(\w+)`).FindAllStringSubmatch(r.Annotations["description"], -1) {
+			if !e.keeps(r.Expr, m[1]) {
+				t.Errorf("%s: the result has no label %s", r.Alert, m[1])
 			}
 		}
 	}
@@ -281,22 +270,21 @@ func TestRunbook(t *testing.T) {
 	recorded := map[string]string{}
 	names := regexp.MustCompile(`\b(?:postern|process)_\w+`)
 	for _, r := range readRules(t) {
-		if r.record != "" {
-			recorded[r.record] = r.expr
+		if r.Record != "" {
+			recorded[r.Record] = r.Expr
 			continue
 		}
-		section, ok := sections[r.alert]
+		section, ok := sections[r.Alert]
 		if !ok {
-			t.Errorf("%s has no section %q", runbookFile, "## "+r.alert)
+			t.Errorf("%s has no section %q", runbookFile, "## "+r.Alert)
 			continue
 		}
-		delete(sections, r.alert)
-		for _, want := range []string{"runbook_url: docs/runbook.md#" + strings.ToLower(r.alert) + "\n", "summary: ", "description: ", "labels: {severity: "} {
-			if !strings.Contains(r.text, want) {
-				t.Errorf("%s: no %q in\n%s", r.alert, want, r.text)
-			}
+		delete(sections, r.Alert)
+		if r.Annotations["runbook_url"] != runbookFile+"#"+strings.ToLower(r.Alert) || r.Annotations["summary"] == "" || r.Annotations["description"] == "" ||
+			r.Labels["severity"] != "warning" && r.Labels["severity"] != "critical" {
+			t.Errorf("%s: a severity, a summary, a description and its place in the runbook: %v %v", r.Alert, r.Labels, r.Annotations)
 		}
-		expr := r.expr
+		expr := r.Expr
 		for name, of := range recorded {
 			expr = strings.ReplaceAll(expr, name, of)
 		}
@@ -306,11 +294,11 @@ func TestRunbook(t *testing.T) {
 			seen = seen || strings.Contains(section, base)
 		}
 		if !seen && !strings.Contains(expr, `up{`) {
-			t.Errorf("the section of %s looks at nothing that the alert looks at", r.alert)
+			t.Errorf("the section of %s looks at nothing that the alert looks at", r.Alert)
 		}
 		for _, part := range []string{"**Customers**", "**Look**", "**Do**", "**Ignore**"} {
 			if !strings.Contains(section, part) {
-				t.Errorf("the section of %s has no %s", r.alert, part)
+				t.Errorf("the section of %s has no %s", r.Alert, part)
 			}
 		}
 	}
@@ -370,12 +358,12 @@ func understood(parser *kong.Kong, command string) error {
 func TestAlertRules(t *testing.T) {
 	cases := readFile(t, "testdata/alerts_test.yaml")
 	for _, r := range readRules(t) {
-		if r.alert == "" {
+		if r.Alert == "" {
 			continue
 		}
-		silent := strings.Count(cases, "alertname: "+r.alert+", exp_alerts: []")
-		if fires := strings.Count(cases, "        alertname: "+r.alert+"\n        exp_alerts:\n"); silent < 2 || fires == 0 {
-			t.Errorf("%s is tried %d times silent and %d times firing", r.alert, silent, fires)
+		silent := strings.Count(cases, "alertname: "+r.Alert+", exp_alerts: []")
+		if fires := strings.Count(cases, "        alertname: "+r.Alert+"\n        exp_alerts:\n"); silent < 2 || fires == 0 {
+			t.Errorf("%s is tried %d times silent and %d times firing", r.Alert, silent, fires)
 		}
 	}
 	promtool := needs(t, "promtool")
