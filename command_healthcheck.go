@@ -24,7 +24,7 @@ func (d door) Validate() error {
 	if d.URL == "" {
 		return nil
 	}
-	if u, err := url.Parse(d.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if u, err := url.Parse(d.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return errors.New("--url: use a URL, for example http://127.0.0.1:9090")
 	}
 	return nil
@@ -43,14 +43,16 @@ func (d door) at(e *environment, path string) (string, error) {
 		}
 		return doorURL(settings.Admin.Listen, path)
 	}
+	if d.whole() {
+		return d.URL, nil
+	}
+	return url.JoinPath(d.URL, path)
+}
+
+// whole reports whether the URL says what of the door is meant.
+func (d door) whole() bool {
 	u, err := url.Parse(d.URL)
-	if err != nil {
-		return "", fmt.Errorf("read --url: %w", err)
-	}
-	if u.Path == "" || u.Path == "/" {
-		u.Path = path
-	}
-	return u.String(), nil
+	return err == nil && u.Path != "" && u.Path != "/"
 }
 
 // doorURL is where path is of a door that listens at listen.
@@ -122,6 +124,9 @@ func (HealthcheckCommand) Help() string {
 func (c *HealthcheckCommand) Validate() error {
 	if c.Timeout <= 0 {
 		return errors.New("--timeout: use a duration above 0, for example 3s")
+	}
+	if c.Live && c.whole() {
+		return errors.New("--live: leave the path out of --url")
 	}
 	return c.door.Validate()
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postern/registry"
+	"postern/registry/pgtest"
 	"postern/secret"
 )
 
@@ -302,4 +303,29 @@ func TestPodDeleted(t *testing.T) {
 		t.Logf("it ended before its answer: %v", err)
 	}
 	p.app.exits(0)
+}
+
+// TestStoreMigrateWaits: Jobs that start before their database wait for it, and any number
+// at once is right.
+func TestStoreMigrateWaits(t *testing.T) {
+	server := pgtest.Start(t)
+	dsn, dir := server.Fresh(t), t.TempDir()
+	writeFile(t, dir+"/postern.yaml", "store: "+dsn+"\nkeys: {master_key_file: not-for-a-migration}\n")
+	server.Stop(t)
+	var jobs []*process
+	for range 2 {
+		jobs = append(jobs, launch(t, dir, binary(t), "store", "migrate", "--config", "postern.yaml"))
+	}
+	for _, job := range jobs {
+		eventually(t, 2*time.Second, "it waits", func() bool { return strings.Contains(job.logs.String(), "postern: waiting: open store: PostgreSQL: ") })
+	}
+	server.Restart(t)
+	said := ""
+	for _, job := range jobs {
+		job.exits(exitDone)
+		said += job.out.String()
+	}
+	if strings.Count(said, "made the tables") != 1 || strings.Count(said, "already") != 1 {
+		t.Errorf("they said %s", said)
+	}
 }
