@@ -45,9 +45,10 @@ tidy: ## Whether go.mod and go.sum say exactly what is needed
 	cd bench && go mod tidy -diff
 	cd tools && go mod tidy -diff
 
-schema: ## Make again what is generated: the JSON Schema of the configuration, the README's tables
+schema: ## Make again what is generated: JSON Schemas, tables of READMEs
 	go generate ./...
 	go test -run TestReadmeTables . -update-readme
+	go test -run TestChart . -update-chart
 
 check-all: lint tidy build test race fuzz ## All of the above that needs no network: before a submission
 
