@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -136,11 +137,16 @@ func readExported(t *testing.T) exported {
 	return e
 }
 
+// metricNames finds the metrics in an expression of ours, which looks at nobody else's.
+func metricNames() *regexp.Regexp {
+	return regexp.MustCompile(`\b(?:up|(?:postern|go|process)_\w+|\w+:\w+:\w+)\b`)
+}
+
 // faults tells what expr asks for and nobody exports: a metric, a label, or a value of a
 // label whose values are a closed set.
 func (e exported) faults(expr string) (faults []string) {
 	target := []string{"job", "namespace", "instance"}
-	metric := regexp.MustCompile(`\b(up|(?:postern|go|process)_\w+|\w+:\w+:\w+)\b(?:\{([^}]*)\})?`)
+	metric := regexp.MustCompile(`(` + metricNames().String() + `)(?:\{([^}]*)\})?`)
 	allowed := slices.Clone(target)
 	found := metric.FindAllStringSubmatch(expr, -1)
 	if len(found) == 0 {
@@ -351,6 +357,37 @@ func posternCommand(line string) (string, bool) {
 func understood(parser *kong.Kong, command string) error {
 	_, err := parser.Parse(words(command)[1:])
 	return err
+}
+
+// TestAlertThresholds: the chart's thresholds are those of the file, all of them, and what
+// else its templates replace is there to be replaced.
+func TestAlertThresholds(t *testing.T) {
+	alerts := readFile(t, alertsFile)
+	chart := map[string]string{}
+	for _, v := range chartValues(t) {
+		if name, ok := strings.CutPrefix(v.key, "monitoring.rules.thresholds."); ok {
+			chart[name] = v.fallback
+		}
+	}
+	file := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)[<>] ([0-9.]+) # (\w+)$`).FindAllStringSubmatch(alerts, -1) {
+		file[m[2]] = m[1]
+	}
+	if len(file) < 10 || !maps.Equal(chart, file) {
+		t.Errorf("the chart has %v, the file %v", chart, file)
+	}
+	for _, r := range readRules(t) {
+		for _, at := range metricNames().FindAllStringIndex(r.Expr, -1) {
+			if !strings.HasPrefix(r.Expr[at[1]:], `{job="postern"`) {
+				t.Errorf("%s%s: %s is not limited to a job", r.Record, r.Alert, r.Expr[at[0]:at[1]])
+			}
+		}
+	}
+	for _, text := range []string{`{job="postern",route!~"none"}`, "runbook_url: docs/runbook.md#"} {
+		if !strings.Contains(alerts, text) {
+			t.Errorf("%s has no %s", alertsFile, text)
+		}
+	}
 }
 
 // TestAlertRules: Prometheus takes the rules, and each alert is silent before its time and
