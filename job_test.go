@@ -291,9 +291,9 @@ func TestPodDeleted(t *testing.T) {
 		each.signal(syscall.SIGTERM)
 	}
 	p.draining()
-	r := p.postern.get("/", p.token)
+	r, err := send(t.Context(), "GET", p.postern.front+"/", "", "Authorization", "Bearer "+p.token)
 	if time.Since(began) < time.Second && r.status != 200 {
-		t.Errorf("in the delay: %d %s", r.status, r.body)
+		t.Errorf("in the delay: %d %s %v", r.status, r.body, err)
 	}
 	p.ends()
 	if !p.app.running() {
@@ -327,5 +327,17 @@ func TestStoreMigrateWaits(t *testing.T) {
 	}
 	if strings.Count(said, "made the tables") != 1 || strings.Count(said, "already") != 1 {
 		t.Errorf("they said %s", said)
+	}
+}
+
+// TestWaitToldToEnd: what waits ends at once when it is told to, and begins nothing.
+func TestWaitToldToEnd(t *testing.T) {
+	t.Parallel()
+	p := launch(t, t.TempDir(), binary(t), "wait", "--url", "http://127.0.0.1:1", "--", "job", "patient", "1", "0")
+	eventually(t, 2*time.Second, "it waits", func() bool { return strings.Contains(p.logs.String(), "postern: waiting: ") })
+	p.signal(syscall.SIGTERM)
+	p.exits(exitFailed)
+	if said := p.logs.String(); !strings.Contains(said, "postern: cannot wait any longer: told to end; ") || p.out.String() != "" {
+		t.Errorf("it said %q %q", said, p.out)
 	}
 }
