@@ -111,7 +111,7 @@ seccompProfile: {type: RuntimeDefault}
 
 {{- define "postern.commandResources" -}}
 requests: {cpu: 10m, memory: 32Mi}
-limits: {memory: 128Mi}
+limits: {memory: 256Mi}
 {{- end -}}
 
 {{/* A container that runs one command on the store. Call it with (dict "root" . "name" NAME "args" LIST "domain" BOOL). */}}
