@@ -24,22 +24,34 @@ relabelings:
 {{- $text = replace "job=\"postern\"" $selector $text -}}
 {{- $text = replace "docs/runbook.md#" (printf "%s#" $values.runbookURL) $text -}}
 {{- $groups := list -}}
-{{- $names := list -}}
 {{- range (fromYaml $text).groups -}}
 {{- $rules := list -}}
 {{- range .rules -}}
 {{- if .alert -}}
-{{- $names = append $names .alert -}}
 {{- $_ := set . "labels" (merge (dict) .labels $values.alertLabels) -}}
 {{- end -}}
 {{- if not (has .alert $values.disabled) -}}{{- $rules = append $rules . -}}{{- end -}}
 {{- end -}}
 {{- if $rules -}}{{- $groups = append $groups (dict "name" .name "rules" $rules) -}}{{- end -}}
 {{- end -}}
-{{- range $values.disabled -}}
-{{- if not (has . $names) -}}
-{{- fail (printf "monitoring.rules.disabled has %s, which is no alert: use some of %s" . (join ", " $names)) -}}
-{{- end -}}
-{{- end -}}
 {{- toYaml (dict "groups" $groups) -}}
+{{- end -}}
+
+{{- define "postern.faults.monitoring" -}}
+{{- $faults := list -}}
+{{- with .Values.monitoring -}}
+{{- if and .serviceMonitor.enabled (ne $.Values.mode "gateway") -}}
+{{- $faults = append $faults "monitoring.serviceMonitor is for mode gateway, and a sidecar has no Service of its own for its metrics: use monitoring.podMonitor" -}}
+{{- else if and .serviceMonitor.enabled .podMonitor.enabled -}}
+{{- $faults = append $faults "monitoring.serviceMonitor and monitoring.podMonitor would both scrape each pod: enable one of the two" -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range regexFindAll "alert: [A-Za-z]+" ($.Files.Get "files/alerts.yaml") -1 -}}{{- $names = append $names (trimPrefix "alert: " .) -}}{{- end -}}
+{{- range .rules.disabled -}}
+{{- if not (has . $names) -}}
+{{- $faults = append $faults (printf "monitoring.rules.disabled names %s, which is no alert: use some of %s" . (join ", " $names)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $faults -}}
 {{- end -}}

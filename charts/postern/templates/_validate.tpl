@@ -1,6 +1,6 @@
 {{/* Every fault at once, each with what to set. */}}
 {{- define "postern.validate" -}}
-{{- $faults := concat (include "postern.faults.config" . | fromJsonArray) (include "postern.faults.store" . | fromJsonArray) (include "postern.faults.pod" . | fromJsonArray) -}}
+{{- $faults := concat (include "postern.faults.config" . | fromJsonArray) (include "postern.faults.store" . | fromJsonArray) (include "postern.faults.pod" . | fromJsonArray) (include "postern.faults.monitoring" . | fromJsonArray) -}}
 {{- if $faults -}}
 {{- fail (printf "\n- %s\n" (join "\n- " $faults)) -}}
 {{- end -}}
