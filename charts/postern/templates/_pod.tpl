@@ -92,8 +92,14 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end -}}
 
-{{/* What a command on the store is told by its environment: it needs neither routes nor certificates, which may not be there yet. */}}
+{{/*
+What a command on the store is told by its environment: it needs neither routes nor certificates, which may not be there
+yet. ${NAME} is replaced in a file alone; Kubernetes replaces $(NAME), of what stands before.
+*/}}
 {{- define "postern.storeEnv" -}}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
 {{- $c := include "postern.config" . | fromYaml -}}
 {{- $names := include "postern.envNames" . | fromJsonArray -}}
 {{- $keys := default dict $c.keys -}}
@@ -101,11 +107,8 @@ seccompProfile: {type: RuntimeDefault}
 {{- $all := dict "POSTERN_CONFIG" "" "POSTERN_STORE" $c.store "POSTERN_STORE_FILE" $c.store_file "POSTERN_KEYS_MASTER_KEY" $keys.master_key "POSTERN_KEYS_MASTER_KEY_FILE" $keys.master_key_file "POSTERN_STORE_OPTIONS_STATEMENT_TIMEOUT" $options.statement_timeout -}}
 {{- range $name, $value := $all }}
 {{- if and (not (has $name $names)) (or $value (eq $name "POSTERN_CONFIG")) }}
-- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ $name }}, value: {{ regexReplaceAll "\\$\\{([A-Za-z0-9_]+)\\}" (toString (default "" $value)) "$$(${1})" | quote }}}
 {{- end }}
-{{- end }}
-{{- with .Values.env }}
-{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
