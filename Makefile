@@ -13,7 +13,7 @@ STATICCHECK = go tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 # a second engine, of which the detector sees the same code of ours.
 RACESKIP = ^(TestCommandLine|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap|TestRow128IdleConnections|TestWebSocketNode|TestRollingRestart|TestMemoryOfManyClients|TestRevocationsWhileLinksFail|TestStoreFailsOverToOlderState|TestRow(157|158|159|162|164)(Postgres|Store).*|TestRow047KeyRotated|TestRow048KeyRevoked|TestRow166KillWhileKeysRotate)$$|.*/^postgres$$
 
-.PHONY: help build test race fuzz lint vuln tidy schema check-all kill bench image
+.PHONY: help build test race fuzz lint vuln tidy schema charts check-all kill bench image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,11 +31,12 @@ race: ## The tests under the race detector (needs a C compiler)
 fuzz: ## Each fuzz target for FUZZTIME=30s, one after the other
 	tools/fuzz $(FUZZTIME)
 
-lint: ## gofmt, go vet and staticcheck, on both modules
+lint: ## gofmt, go vet and staticcheck, on every module
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
 	go vet ./...
 	$(STATICCHECK) ./...
 	cd bench && go vet ./... && $(STATICCHECK) ./...
+	cd charts/test && go vet ./... && $(STATICCHECK) ./...
 
 vuln: ## Known vulnerabilities that the code reaches (asks a database on the Internet)
 	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
@@ -44,11 +45,15 @@ tidy: ## Whether go.mod and go.sum say exactly what is needed
 	go mod tidy -diff
 	cd bench && go mod tidy -diff
 	cd tools && go mod tidy -diff
+	cd charts/test && go mod tidy -diff
 
 schema: ## Make again what is generated: JSON Schemas, tables of READMEs
 	go generate ./...
 	go test -run TestReadmeTables . -update-readme
 	go test -run TestChart . -update-chart
+
+charts: ## The tests of the Helm charts, with Helm 3 and 4, which are compiled first (minutes, once)
+	cd charts/test && go test -timeout 20m ./...
 
 check-all: lint tidy build test race fuzz ## All of the above that needs no network: before a submission
 
