@@ -99,6 +99,9 @@ http://127.0.0.1:{{ include "postern.adminPort" . }}
 {{- end -}}
 
 {{- define "postern.sidecar.volumes" -}}
+{{- if ne .Values.mode "sidecar" -}}
+{{- fail (printf "%s.mode is gateway, and this chart takes postern into its own pods: set %s.mode=sidecar" .Chart.Name .Chart.Name) -}}
+{{- end -}}
 {{ include "postern.volumes" . }}
 {{- if include "postern.sidecar.hasTools" . }}
 - name: postern-tools
