@@ -58,7 +58,7 @@ func (h helm) run(t *testing.T, args ...string) (stdout, stderr string, ok bool)
 // template renders a chart as it would be installed first, in a namespace of its own.
 func (h helm) template(t *testing.T, chart string, args ...string) (stdout, stderr string, ok bool) {
 	t.Helper()
-	return h.run(t, append([]string{"template", "demo", chart, "--namespace", "demo", "--kube-version", kubeVersion}, args...)...)
+	return h.run(t, append([]string{"template", release, chart, "--namespace", "demo", "--kube-version", kubeVersion}, args...)...)
 }
 
 // copyCharts copies the charts, and gives those that depend on another one their archives: helm writes these into the

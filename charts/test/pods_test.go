@@ -252,6 +252,31 @@ func graceFaults(p pod, objects []object) []string {
 			faults = append(faults, fmt.Sprintf("front.drain_delay %q and front.drain %q are not set by the chart", settings.Front.Delay, settings.Front.Drain))
 		case grace == nil || time.Duration(*grace)*time.Second <= delay+drain:
 			faults = append(faults, fmt.Sprintf("the grace period does not outlast drain_delay %s and drain %s", delay, drain))
+		default:
+			faults = append(faults, stopFaults(p, delay+drain, time.Duration(*grace)*time.Second)...)
+		}
+	}
+	return faults
+}
+
+// stopFaults: a container that sleeps before it stops does so until postern has drained, and no longer than it may.
+func stopFaults(p pod, drained, grace time.Duration) []string {
+	var faults []string
+	for _, c := range p.Spec.Containers {
+		if c.Lifecycle == nil || c.Lifecycle.PreStop == nil {
+			continue
+		}
+		var sleep time.Duration
+		switch stop := c.Lifecycle.PreStop; {
+		case stop.Sleep != nil:
+			sleep = time.Duration(stop.Sleep.Seconds) * time.Second
+		case stop.Exec != nil && len(stop.Exec.Command) == 2 && stop.Exec.Command[0] == "sleep":
+			sleep, _ = time.ParseDuration(stop.Exec.Command[1] + "s")
+		default: // it asks postern itself
+			continue
+		}
+		if sleep < drained || sleep >= grace {
+			faults = append(faults, fmt.Sprintf("container %s sleeps %s before it stops: postern drains %s, and the grace period is %s", c.Name, sleep, drained, grace))
 		}
 	}
 	return faults
@@ -298,5 +323,7 @@ func TestPlantedPodFaultsAreSeen(t *testing.T) {
 		"volume s: everybody may read the files of the Secret; set defaultMode")
 	f("ports", "            - {name: front, containerPort: 8080}\n", "            - {name: front, containerPort: 8080}\n            - {name: b, containerPort: 8080}\n", "port 8080/ is there twice")
 	f("probe", "port: front, path", "port: admin, path", own+"the readiness probe asks port admin, which nothing has")
+	f("sleep", "          readinessProbe:", "          lifecycle: {preStop: {sleep: {seconds: 30}}}\n          readinessProbe:",
+		"container postern sleeps 30s before it stops: postern drains 35s, and the grace period is 40s")
 	f("grace", "terminationGracePeriodSeconds: 40", "terminationGracePeriodSeconds: 35", "the grace period does not outlast drain_delay 5s and drain 30s")
 }

@@ -16,17 +16,17 @@ func sidecarFaults(objects []object, native bool) []string {
 	for _, p := range pods(objects) {
 		isPostern := func(c corev1.Container) bool { return c.Name == "postern" }
 		in, among := slices.IndexFunc(p.Spec.InitContainers, isPostern), slices.IndexFunc(p.Spec.Containers, isPostern)
-		var found1 []string
+		var wrong []string
 		switch {
 		case in < 0 && among < 0:
 			continue
 		case native:
-			found1 = nativeFaults(p, in, among)
+			wrong = nativeFaults(p, in, among)
 		default:
-			found1 = plainFaults(p, in, among)
+			wrong = plainFaults(p, in, among)
 		}
 		found++
-		for _, fault := range found1 {
+		for _, fault := range wrong {
 			faults = append(faults, fmt.Sprintf("%s: %s", p.of, fault))
 		}
 	}
