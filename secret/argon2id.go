@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // What HashArgon2id makes: the second recommendation of OWASP, some 20 ms of one core.
@@ -111,4 +113,21 @@ func CheckBcrypt(hash Secret) error {
 		return fmt.Errorf("its cost %d is above %d: hash the secret again with less, or rotate it", cost, maxBcryptCost)
 	}
 	return nil
+}
+
+// MatchesArgon2id reports whether the PHC string phc is text's. One that costs more than the
+// bounds allow is not computed, and matches nothing.
+func MatchesArgon2id(phc Secret, text []byte) bool {
+	want, err := ParseArgon2id(phc)
+	if err != nil {
+		return false
+	}
+	got := argon2.IDKey(text, want.Salt, want.Time, want.Memory, want.Threads, uint32(len(want.Key)))
+	return subtle.ConstantTimeCompare(got, want.Key) == 1
+}
+
+// MatchesBcrypt is MatchesArgon2id for a bcrypt hash. bcrypt looks at the first 72 bytes only,
+// here as wherever the hash was made.
+func MatchesBcrypt(hash Secret, text []byte) bool {
+	return CheckBcrypt(hash) == nil && bcrypt.CompareHashAndPassword([]byte(hash), text) == nil
 }
