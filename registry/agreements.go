@@ -48,14 +48,26 @@ func (r *Registry) CreateAgreement(ctx context.Context, a Actor, n NewAgreement)
 			return nil, err
 		}
 		g.CreatedAt = tx.now
-		err := tx.set(ctx, `INSERT INTO agreement (id, organization_id, name, starts_at, ends_at, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-			g.ID, g.OrganizationID, g.Name, g.StartsAt, g.EndsAt, g.CreatedAt)
-		if err != nil {
-			return nil, err
-		}
-		return &deed{"create", KindAgreement, g.ID, g.Name}, saveTerms(ctx, tx, g.ID, g.Terms)
+		return &deed{"create", KindAgreement, g.ID, g.Name}, insertAgreement(ctx, tx, g)
 	})
 	return g, err
+}
+
+func insertAgreement(ctx context.Context, x execer, g Agreement) error {
+	err := set(ctx, x, `INSERT INTO agreement (id, organization_id, name, starts_at, ends_at, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
+		g.ID, g.OrganizationID, g.Name, g.StartsAt, g.EndsAt, g.CreatedAt)
+	if err != nil {
+		return err
+	}
+	return saveTerms(ctx, x, g.ID, g.Terms)
+}
+
+func updateAgreement(ctx context.Context, x execer, g Agreement) error {
+	err := set(ctx, x, `UPDATE agreement SET name = $1, starts_at = $2, ends_at = $3 WHERE id = $4`, g.Name, g.StartsAt, g.EndsAt, g.ID)
+	if err != nil {
+		return err
+	}
+	return saveTerms(ctx, x, g.ID, g.Terms)
 }
 
 const agreementColumns = `a.id, a.organization_id, a.name, a.starts_at, a.ends_at, a.created_at, a.removed_at`
@@ -136,10 +148,7 @@ func (r *Registry) ChangeAgreement(ctx context.Context, a Actor, id string, c Ag
 		if err := g.check(); err != nil {
 			return nil, err
 		}
-		if err := tx.set(ctx, `UPDATE agreement SET name = $1, starts_at = $2, ends_at = $3 WHERE id = $4`, g.Name, g.StartsAt, g.EndsAt, id); err != nil {
-			return nil, err
-		}
-		return &deed{"change", KindAgreement, id, strings.Join(changed, " ")}, saveTerms(ctx, tx, id, g.Terms)
+		return &deed{"change", KindAgreement, id, strings.Join(changed, " ")}, updateAgreement(ctx, tx, g)
 	})
 	return g, err
 }

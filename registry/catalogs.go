@@ -28,10 +28,6 @@ func (r *Registry) CreateCatalog(ctx context.Context, a Actor, n NewCatalog) (c 
 	if c.ID, err = r.newID(); err != nil {
 		return c, err
 	}
-	visibility := "private"
-	if n.Public {
-		visibility = "public"
-	}
 	err = r.mutate(ctx, "create catalog", a, func(tx *tx) (*deed, error) {
 		if n.OrganizationID != "" {
 			if _, err := liveOrganization(ctx, tx, n.OrganizationID); err != nil {
@@ -39,14 +35,31 @@ func (r *Registry) CreateCatalog(ctx context.Context, a Actor, n NewCatalog) (c 
 			}
 		}
 		c.CreatedAt = tx.now
-		err := tx.set(ctx, `INSERT INTO catalog (id, external_id, organization_id, visibility, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-			c.ID, c.ExternalID, nullable(c.OrganizationID), visibility, c.Name, c.CreatedAt)
+		err := insertCatalog(ctx, tx, c)
 		if r.engine.duplicate(err) {
 			return nil, conflict("another catalog has this external id")
 		}
 		return &deed{"create", KindCatalog, c.ID, c.ExternalID}, err
 	})
 	return c, err
+}
+
+func insertCatalog(ctx context.Context, x execer, c Catalog) error {
+	return set(ctx, x, `INSERT INTO catalog (id, external_id, organization_id, visibility, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
+		c.ID, c.ExternalID, nullable(c.OrganizationID), c.visibility(), c.Name, c.CreatedAt)
+}
+
+func updateCatalog(ctx context.Context, x execer, c Catalog) error {
+	return set(ctx, x, `UPDATE catalog SET external_id = $1, organization_id = $2, visibility = $3, name = $4 WHERE id = $5`,
+		c.ExternalID, nullable(c.OrganizationID), c.visibility(), c.Name, c.ID)
+}
+
+// visibility is Public as the store has it.
+func (c Catalog) visibility() string {
+	if c.Public {
+		return "public"
+	}
+	return "private"
 }
 
 func findCatalogs(ctx context.Context, q querier, where string, args ...any) (found []Catalog, err error) {

@@ -53,9 +53,7 @@ func (r *Registry) CreateClient(ctx context.Context, a Actor, n NewClient) (c Cl
 			}
 		}
 		c.CreatedAt = tx.now
-		err := tx.set(ctx, `INSERT INTO client (id, organization_id, agreement_id, application, environment, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-			c.ID, c.OrganizationID, nullable(c.AgreementID), c.Application, c.Environment, c.CreatedAt)
-		if err != nil {
+		if err := insertClient(ctx, tx, c); err != nil {
 			return nil, err
 		}
 		text, added, err := r.addSecret(ctx, tx, c.ID, tx.now)
@@ -66,6 +64,16 @@ func (r *Registry) CreateClient(ctx context.Context, a Actor, n NewClient) (c Cl
 		return Client{}, "", err
 	}
 	return c, s, nil
+}
+
+func insertClient(ctx context.Context, x execer, c Client) error {
+	return set(ctx, x, `INSERT INTO client (id, organization_id, agreement_id, application, environment, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
+		c.ID, c.OrganizationID, nullable(c.AgreementID), c.Application, c.Environment, c.CreatedAt)
+}
+
+func updateClient(ctx context.Context, x execer, c Client) error {
+	return set(ctx, x, `UPDATE client SET application = $1, environment = $2, agreement_id = $3 WHERE id = $4`,
+		c.Application, c.Environment, nullable(c.AgreementID), c.ID)
 }
 
 // checkLink accepts a live agreement of the client's own organization, or none.
@@ -226,8 +234,7 @@ func (r *Registry) ChangeClient(ctx context.Context, a Actor, id string, c Clien
 			}
 		}
 		return &deed{"change", KindClient, id, strings.Join(changed, " ")},
-			tx.set(ctx, `UPDATE client SET application = $1, environment = $2, agreement_id = $3 WHERE id = $4`,
-				client.Application, client.Environment, nullable(client.AgreementID), id)
+			updateClient(ctx, tx, client)
 	})
 	return client, err
 }

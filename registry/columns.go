@@ -17,6 +17,17 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
+// execer is a transaction, or one that keeps its statements: what writes composes inside either.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// set runs one statement that writes.
+func set(ctx context.Context, x execer, query string, args ...any) error {
+	_, err := x.ExecContext(ctx, query, args...)
+	return err
+}
+
 // Value stores never as NULL.
 func (t Time) Value() (driver.Value, error) {
 	if t == 0 {
@@ -150,7 +161,7 @@ func (t *Terms) limits() []*Limit {
 }
 
 // saveTerms writes the terms of one organization or agreement.
-func saveTerms(ctx context.Context, tx *tx, owner string, t Terms) error {
+func saveTerms(ctx context.Context, x execer, owner string, t Terms) error {
 	args := []any{owner}
 	for _, s := range []Set{t.Products, t.Catalogs} {
 		switch s.State {
@@ -176,7 +187,7 @@ func saveTerms(ctx context.Context, tx *tx, owner string, t Terms) error {
 			args = append(args, l.Value)
 		}
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO terms (owner_id, products, catalogs, request_rate, request_burst, concurrent, quota_day, quota_month, token_lifetime, issue_rate)
+	_, err := x.ExecContext(ctx, `INSERT INTO terms (owner_id, products, catalogs, request_rate, request_burst, concurrent, quota_day, quota_month, token_lifetime, issue_rate)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		ON CONFLICT (owner_id) DO UPDATE SET products = excluded.products, catalogs = excluded.catalogs,
 			request_rate = excluded.request_rate, request_burst = excluded.request_burst, concurrent = excluded.concurrent,

@@ -68,8 +68,7 @@ func record(ctx context.Context, tx *tx, a Actor, d deed) error {
 
 // set runs one UPDATE inside a mutation.
 func (t *tx) set(ctx context.Context, query string, args ...any) error {
-	_, err := t.ExecContext(ctx, query, args...)
-	return err
+	return set(ctx, t, query, args...)
 }
 
 // Events returns the last lines of the audit trail, newest first; limit 0 means 100.

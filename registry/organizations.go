@@ -27,12 +27,16 @@ func (r *Registry) CreateOrganization(ctx context.Context, a Actor, name string,
 	}
 	err = r.mutate(ctx, "create organization", a, func(tx *tx) (*deed, error) {
 		o = Organization{ID: id, Name: name, Terms: t, CreatedAt: tx.now}
-		if err := tx.set(ctx, `INSERT INTO organization (id, name, created_at) VALUES ($1, $2, $3)`, id, name, tx.now); err != nil {
-			return nil, err
-		}
-		return &deed{"create", KindOrganization, id, name}, saveTerms(ctx, tx, id, t)
+		return &deed{"create", KindOrganization, id, name}, insertOrganization(ctx, tx, o)
 	})
 	return o, err
+}
+
+func insertOrganization(ctx context.Context, x execer, o Organization) error {
+	if err := set(ctx, x, `INSERT INTO organization (id, name, created_at) VALUES ($1, $2, $3)`, o.ID, o.Name, o.CreatedAt); err != nil {
+		return err
+	}
+	return saveTerms(ctx, x, o.ID, o.Terms)
 }
 
 const organizationColumns = `o.id, o.name, o.tokens_valid_from, o.created_at, o.disabled_at, o.removed_at`

@@ -33,7 +33,7 @@ func (r *Registry) RotateClientSecret(ctx context.Context, a Actor, id string, o
 			if old.ExpiresAt != 0 && old.ExpiresAt <= ends {
 				continue
 			}
-			if err := tx.set(ctx, `UPDATE client_secret SET expires_at = $1 WHERE id = $2`, ends, old.ID); err != nil {
+			if err := endSecret(ctx, tx, old.ID, ends); err != nil {
 				return nil, err
 			}
 		}
@@ -67,6 +67,21 @@ func (r *Registry) addSecret(ctx context.Context, tx *tx, clientID string, creat
 		return "", ClientSecret{}, err
 	}
 	kept := ClientSecret{ID: id, Kind: SHA256, Digest: secret.DigestOf([]byte(s.Reveal())), CreatedAt: created}
-	return s, kept, tx.set(ctx, `INSERT INTO client_secret (id, client_id, digest, created_at) VALUES ($1, $2, $3, $4)`,
-		id, clientID, hex.EncodeToString(kept.Digest[:]), created)
+	return s, kept, insertSecret(ctx, tx, clientID, kept)
+}
+
+func insertSecret(ctx context.Context, x execer, clientID string, s ClientSecret) error {
+	digest, imported := "", 0
+	if s.Kind == SHA256 {
+		digest = hex.EncodeToString(s.Digest[:])
+	}
+	if s.Imported {
+		imported = 1
+	}
+	return set(ctx, x, `INSERT INTO client_secret (id, client_id, kind, digest, hash, imported, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		s.ID, clientID, string(s.Kind), digest, s.Hash.Reveal(), imported, s.CreatedAt)
+}
+
+func endSecret(ctx context.Context, x execer, id string, at Time) error {
+	return set(ctx, x, `UPDATE client_secret SET expires_at = $1 WHERE id = $2`, at, id)
 }

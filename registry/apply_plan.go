@@ -1,0 +1,491 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// planner compares a declaration with a store. survey reads and compares all but secrets;
+// finish, which reads nothing, compares those, and makes the plan.
+type planner struct {
+	r   *Registry
+	q   querier
+	now Time
+	o   ApplyOptions
+
+	faults     []error
+	removals   []*Step
+	steps      []*Step
+	unchanged  int
+	undeclared int
+
+	organizations map[string]string // by id: the place that declares it
+	owners        []owner
+	clients       []*clientPlan
+}
+
+// owner is an organization of the declaration and the id that it has or will have.
+type owner struct {
+	declared DeclaredOrganization
+	id       string
+	made     bool
+}
+
+// fault notes a refusal about the thing at place. Another error ends the planning.
+func (p *planner) fault(place string, err error) error {
+	refused, ok := errors.AsType[*refusal](err)
+	if ok {
+		p.faults = append(p.faults, &DeclarationFault{Place: place, Problem: refused.text, kind: refused.kind})
+		return nil
+	}
+	return err
+}
+
+func (p *planner) finish() (Plan, error) {
+	for _, c := range p.clients {
+		if err := p.fault(c.declared.Place, p.planSecrets(c)); err != nil {
+			return Plan{}, err
+		}
+		p.add(c.step)
+	}
+	if len(p.faults) > 0 {
+		return Plan{}, errors.Join(p.faults...)
+	}
+	plan := Plan{Unchanged: p.unchanged, Undeclared: p.undeclared}
+	for _, s := range slices.Concat(p.removals, p.steps) {
+		plan.Steps = append(plan.Steps, *s)
+	}
+	return plan, nil
+}
+
+// add takes a step whose fields are compared.
+func (p *planner) add(s *Step) {
+	if len(s.write) > 0 {
+		p.steps = append(p.steps, s)
+	} else {
+		p.unchanged++
+	}
+}
+
+// remove plans the removal of something that is there.
+func (p *planner) remove(kind Kind, id, name string) {
+	s := &Step{Action: "remove", Kind: kind, ID: id, Name: name}
+	s.do("remove", "", setTime(kind, "removed_at", id, p.now))
+	p.removals = append(p.removals, s)
+}
+
+// setTime sets a time of an organization, an agreement, a catalog or a client.
+func setTime(kind Kind, column, id string, at Time) func(context.Context, execer) error {
+	return func(ctx context.Context, x execer) error {
+		return set(ctx, x, `UPDATE `+string(kind)+` SET `+column+` = $1 WHERE id = $2`, at, id)
+	}
+}
+
+// undeclare is about something of a declared organization that the declaration has not.
+func (p *planner) undeclare(kind Kind, id, name string) {
+	if p.o.Prune {
+		p.remove(kind, id, name)
+	} else {
+		p.undeclared++
+	}
+}
+
+// disable plans that the thing of s is disabled, or not.
+func (p *planner) disable(s *Step, was Time, declared bool) {
+	if was != 0 == declared {
+		return
+	}
+	s.field("disabled", strconv.FormatBool(was != 0), strconv.FormatBool(declared))
+	if declared {
+		s.do("disable", "", setTime(s.Kind, "disabled_at", s.ID, p.now))
+	} else {
+		s.do("enable", "", setTime(s.Kind, "disabled_at", s.ID, 0))
+	}
+}
+
+// survey reads what the declaration is about, and compares.
+func (p *planner) survey(ctx context.Context, d Declaration) error {
+	p.organizations = map[string]string{}
+	live, err := findOrganizations(ctx, p.q, `o.removed_at IS NULL`)
+	if err != nil {
+		return err
+	}
+	byName := map[string][]string{}
+	byID := map[string]Organization{}
+	for _, o := range live {
+		byName[o.Name] = append(byName[o.Name], o.ID)
+		byID[o.ID] = o
+	}
+	names := map[string]string{} // where those are declared that are not there
+	for _, o := range d.Organizations {
+		if err := p.fault(o.Place, p.organization(ctx, o, byName, byID, names)); err != nil {
+			return err
+		}
+	}
+	for _, o := range p.owners {
+		agreements, err := p.planAgreements(ctx, o)
+		if err != nil {
+			return err
+		}
+		if err := p.planClients(ctx, o, agreements); err != nil {
+			return err
+		}
+	}
+	return p.planCatalogs(ctx, d)
+}
+
+// organization finds and compares an organization.
+func (p *planner) organization(ctx context.Context, o DeclaredOrganization, byName map[string][]string, byID map[string]Organization, made map[string]string) error {
+	err := errors.Join(p.fault(o.Place, checkName("name", o.Name)), p.fault(o.Place, checkTerms(o.Terms)))
+	if err != nil {
+		return err
+	}
+	id := o.ID
+	if same := byName[o.Name]; id == "" && len(same) > 1 {
+		return conflict("%d organizations have this name: say which with its id: %s", len(same), strings.Join(same, ", "))
+	} else if id == "" && len(same) == 1 {
+		id = same[0]
+	}
+	now, found := byID[id]
+	switch {
+	case found:
+	case id != "":
+		gone, err := findOrganization(ctx, p.q, id)
+		if err == nil && gone.RemovedAt != 0 && !o.Removed {
+			err = conflict("the organization was removed: leave out its id to make another one")
+		}
+		if err == nil {
+			p.unchanged++
+		}
+		return err
+	case made[o.Name] != "":
+		return conflict("it is declared twice, first at %s", made[o.Name])
+	case o.Removed:
+		made[o.Name] = o.Place
+		p.unchanged++
+		return nil
+	}
+	s := &Step{Action: "change", Kind: KindOrganization, ID: id, Name: o.Name}
+	if found {
+		if first := p.organizations[id]; first != "" {
+			return conflict("it is declared twice, first at %s", first)
+		}
+		if o.Removed {
+			p.organizations[id] = o.Place
+			p.remove(KindOrganization, id, now.Name)
+			return nil
+		}
+	} else {
+		made[o.Name] = o.Place
+		if id, err = p.r.newID(); err != nil {
+			return err
+		}
+		s.Action, s.ID, s.made = "create", id, true
+	}
+	p.organizations[id] = o.Place
+	p.owners = append(p.owners, owner{o, id, !found})
+	if found {
+		s.field("name", now.Name, o.Name)
+	}
+	s.terms(now.Terms, o.Terms)
+	want := Organization{ID: id, Name: o.Name, Terms: o.Terms, CreatedAt: p.now}
+	switch {
+	case !found:
+		s.do("create", o.Name, func(ctx context.Context, x execer) error { return insertOrganization(ctx, x, want) })
+	case s.Fields != nil:
+		s.do("change", s.fields(), func(ctx context.Context, x execer) error {
+			if err := set(ctx, x, `UPDATE organization SET name = $1 WHERE id = $2`, want.Name, want.ID); err != nil {
+				return err
+			}
+			return saveTerms(ctx, x, want.ID, want.Terms)
+		})
+	}
+	p.disable(s, now.DisabledAt, o.Disabled)
+	p.add(s)
+	return nil
+}
+
+// fields names what s changes, for the audit trail.
+func (s *Step) fields() string {
+	names := make([]string, 0, len(s.Fields))
+	for _, f := range s.Fields {
+		names = append(names, f.Field)
+	}
+	return strings.Join(names, " ")
+}
+
+// terms notes how terms differ.
+func (s *Step) terms(before, after Terms) {
+	s.field("terms.products", before.Products.text(), after.Products.text())
+	s.field("terms.catalogs", before.Catalogs.text(), after.Catalogs.text())
+	was, is := before.limits(), after.limits()
+	for i, name := range []string{"request_rate", "request_burst", "concurrent", "quota_day", "quota_month", "token_lifetime", "issue_rate"} {
+		s.field("terms."+name, was[i].text(name == "token_lifetime"), is[i].text(name == "token_lifetime"))
+	}
+}
+
+// text is a limit for people; "" is unset.
+func (l Limit) text(seconds bool) string {
+	switch {
+	case l.State == Unset:
+		return ""
+	case l.State == Unlimited:
+		return "unlimited"
+	case seconds:
+		return (time.Duration(l.Value) * time.Second).String()
+	}
+	return strconv.FormatInt(l.Value, 10)
+}
+
+// text is a set for people, in one order whatever order it was written in; "" is unset.
+func (s Set) text() string {
+	switch {
+	case s.State == Unset:
+		return ""
+	case s.State == Unlimited:
+		return "unlimited"
+	case len(s.Values) == 0:
+		return "none"
+	}
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(s.Values))), " ")
+}
+
+// agreements are those that an organization will have.
+type agreements struct {
+	ids   map[string][]string // by name and by id
+	names map[string]string   // by id, of those that it has now too
+}
+
+// planAgreements finds and compares the agreements of an organization.
+func (p *planner) planAgreements(ctx context.Context, o owner) (*agreements, error) {
+	var live []Agreement
+	if !o.made {
+		var err error
+		if live, err = findAgreements(ctx, p.q, `a.removed_at IS NULL AND a.organization_id = $1`, o.id); err != nil {
+			return nil, err
+		}
+	}
+	byName, byID := map[string][]string{}, map[string]Agreement{}
+	for _, g := range live {
+		byName[g.Name] = append(byName[g.Name], g.ID)
+		byID[g.ID] = g
+	}
+	places := map[string]string{}
+	there := &agreements{map[string][]string{}, map[string]string{}}
+	for _, g := range o.declared.Agreements {
+		if err := p.fault(g.Place, p.agreement(ctx, o, g, byName, byID, places, there)); err != nil {
+			return nil, err
+		}
+	}
+	for _, g := range live {
+		there.names[g.ID] = cmp.Or(there.names[g.ID], g.Name)
+		if places[g.ID] == "" {
+			p.undeclare(KindAgreement, g.ID, o.declared.Name+" / "+g.Name)
+			if !p.o.Prune {
+				there.add(g)
+			}
+		}
+	}
+	return there, nil
+}
+
+func (a *agreements) add(g Agreement) {
+	a.ids[g.Name] = append(a.ids[g.Name], g.ID)
+	a.names[g.ID] = g.Name
+	if g.Name != g.ID {
+		a.ids[g.ID] = append(a.ids[g.ID], g.ID)
+	}
+}
+
+// name is what people call an agreement: its id when it is none of the organization's.
+func (a *agreements) name(id string) string { return cmp.Or(a.names[id], id) }
+
+// agreement finds and compares one.
+func (p *planner) agreement(ctx context.Context, o owner, d DeclaredAgreement, byName map[string][]string, byID map[string]Agreement, places map[string]string, there *agreements) error {
+	want := Agreement{ID: d.ID, OrganizationID: o.id, Name: d.Name, StartsAt: d.StartsAt, EndsAt: d.EndsAt, Terms: d.Terms, CreatedAt: p.now}
+	if err := want.check(); err != nil {
+		return err
+	}
+	key := "\x00" + d.Name // of one that is made, which has no id yet
+	if same := byName[d.Name]; d.ID == "" && len(same) > 1 {
+		return conflict("%d agreements of the organization have this name: say which with its id: %s", len(same), strings.Join(same, ", "))
+	} else if d.ID == "" && len(same) == 1 {
+		want.ID = same[0]
+	}
+	now, found := byID[want.ID]
+	if !found && want.ID != "" {
+		gone, err := findAgreement(ctx, p.q, want.ID)
+		switch {
+		case err != nil:
+			return err
+		case gone.OrganizationID != o.id:
+			return conflict("the agreement is another organization's")
+		case !d.Removed:
+			return conflict("the agreement was removed: leave out its id to make another one")
+		}
+	}
+	if want.ID != "" {
+		key = want.ID
+	}
+	if first := places[key]; first != "" {
+		return conflict("it is declared twice, first at %s", first)
+	}
+	places[key] = d.Place
+	switch {
+	case d.Removed && found:
+		p.remove(KindAgreement, want.ID, o.declared.Name+" / "+now.Name)
+		return nil
+	case d.Removed:
+		p.unchanged++
+		return nil
+	}
+	s := &Step{Action: "change", Kind: KindAgreement, ID: want.ID, Name: o.declared.Name + " / " + d.Name}
+	if !found {
+		var err error
+		if want.ID, err = p.r.newID(); err != nil {
+			return err
+		}
+		s.Action, s.ID, s.made = "create", want.ID, true
+	}
+	there.add(want)
+	if found {
+		s.field("name", now.Name, want.Name)
+	}
+	s.field("starts_at", timeText(now.StartsAt), timeText(want.StartsAt))
+	s.field("ends_at", timeText(now.EndsAt), timeText(want.EndsAt))
+	s.terms(now.Terms, want.Terms)
+	switch {
+	case !found:
+		s.do("create", want.Name, func(ctx context.Context, x execer) error { return insertAgreement(ctx, x, want) })
+	case s.Fields != nil:
+		s.do("change", s.fields(), func(ctx context.Context, x execer) error { return updateAgreement(ctx, x, want) })
+	}
+	p.add(s)
+	return nil
+}
+
+// timeText is t for people; "" is never.
+func timeText(t Time) string {
+	if t == 0 {
+		return ""
+	}
+	return t.Time().Format(time.RFC3339Nano)
+}
+
+// planCatalogs finds and compares all catalogs of the declaration.
+func (p *planner) planCatalogs(ctx context.Context, d Declaration) error {
+	live, err := findCatalogs(ctx, p.q, `removed_at IS NULL`)
+	if err != nil {
+		return err
+	}
+	c := &catalogPlan{planner: p, external: map[string]string{}, live: map[string]Catalog{}, places: map[string]string{}}
+	for _, one := range live {
+		c.external[one.ExternalID] = one.ID
+		c.live[one.ID] = one
+	}
+	for _, o := range p.owners {
+		for _, one := range o.declared.Catalogs {
+			if err := p.fault(one.Place, c.plan(ctx, o.id, one)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, one := range d.Catalogs {
+		if err := p.fault(one.Place, c.plan(ctx, "", one)); err != nil {
+			return err
+		}
+	}
+	owned := map[string]bool{}
+	for _, o := range p.owners {
+		owned[o.id] = true
+	}
+	for _, one := range live {
+		if owned[one.OrganizationID] && c.places[one.ID] == "" {
+			p.undeclare(KindCatalog, one.ID, one.ExternalID)
+		}
+	}
+	return nil
+}
+
+// catalogPlan is what planCatalogs knows: external ids are unique over all organizations.
+type catalogPlan struct {
+	*planner
+	external map[string]string // id by external id
+	live     map[string]Catalog
+	places   map[string]string // by id, and by external id those that are made
+}
+
+// plan finds and compares one catalog.
+func (c *catalogPlan) plan(ctx context.Context, owner string, d DeclaredCatalog) error {
+	if err := checkExternalID("external_id", d.ExternalID); err != nil {
+		return err
+	}
+	if err := checkName("name", d.Name); err != nil {
+		return err
+	}
+	want := Catalog{ID: d.ID, ExternalID: d.ExternalID, OrganizationID: owner, Public: d.Public, Name: d.Name, CreatedAt: c.now}
+	if want.ID == "" {
+		want.ID = c.external[d.ExternalID]
+	}
+	now, found := c.live[want.ID]
+	if !found && want.ID != "" {
+		if _, err := findCatalog(ctx, c.q, want.ID); err != nil {
+			return err
+		}
+		if !d.Removed {
+			return conflict("the catalog was removed: leave out its id to make another one")
+		}
+	}
+	key := want.ID
+	if key == "" {
+		key = "\x00" + d.ExternalID
+	}
+	if first := c.places[key]; first != "" {
+		return conflict("it is declared twice, first at %s", first)
+	}
+	c.places[key] = d.Place
+	if holder := now.OrganizationID; found && holder != owner && holder != "" && c.organizations[holder] == "" {
+		return conflict("the catalog is that of organization %s, which the file does not name", holder)
+	}
+	switch {
+	case d.Removed && found:
+		c.remove(KindCatalog, want.ID, now.ExternalID)
+		return nil
+	case d.Removed:
+		c.unchanged++
+		return nil
+	case !want.Public && owner == "":
+		return invalid("public: a private catalog has an owner")
+	}
+	if other := c.external[d.ExternalID]; other != "" && other != want.ID {
+		return conflict("catalog %s has this external id", other)
+	}
+	s := &Step{Action: "change", Kind: KindCatalog, ID: want.ID, Name: d.ExternalID}
+	if !found {
+		var err error
+		if want.ID, err = c.r.newID(); err != nil {
+			return err
+		}
+		s.Action, s.ID, s.made = "create", want.ID, true
+	}
+	c.external[want.ExternalID] = want.ID
+	s.field("name", now.Name, want.Name)
+	if found {
+		s.field("external_id", now.ExternalID, want.ExternalID)
+		s.field("organization", now.OrganizationID, want.OrganizationID)
+		s.field("public", strconv.FormatBool(now.Public), strconv.FormatBool(want.Public))
+		if s.Fields != nil {
+			s.do("change", s.fields(), func(ctx context.Context, x execer) error { return updateCatalog(ctx, x, want) })
+		}
+	} else {
+		s.field("public", "", strconv.FormatBool(want.Public))
+		s.do("create", want.ExternalID, func(ctx context.Context, x execer) error { return insertCatalog(ctx, x, want) })
+	}
+	c.add(s)
+	return nil
+}
