@@ -30,8 +30,8 @@ import (
 // setting without one; enum lists the only values; min and max bound numbers, sizes and
 // durations (both included); zero lets a duration or a size be nothing; file marks the
 // name of a file; shorthand, on a list of mappings, is the key that a plain value stands
-// for; restart marks what takes a restart, and no reload, to change; doc is its meaning,
-// for people.
+// for; single, on a list of plain values, lets one stand without the list; restart marks
+// what takes a restart, and no reload, to change; doc is its meaning, for people.
 type Config struct {
 	Front        Front         `yaml:"front" doc:"the public door: token routes, and all that is forwarded"`
 	Decision     Decision      `yaml:"decision" doc:"answers for proxies that ask whether to forward a request of theirs"`

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,10 +21,10 @@ const (
 	maxMarks = 3 << 15
 )
 
-// decode fills the configuration from the YAML in data. It reports false when data is
+// decode fills l.into from the YAML in data. It reports false when data is
 // no YAML that we read, so that nothing can be said about its settings.
 func (l *loader) decode(data []byte) (whole bool) {
-	if line, problem, fix := textual(data); problem != "" {
+	if line, problem, fix := l.textual(data); problem != "" {
 		l.faultAt(l.here(line), "", problem, fix)
 		return false
 	}
@@ -43,12 +42,12 @@ func (l *loader) decode(data []byte) (whole bool) {
 		l.faultAt(l.here(root.Line), "", "is "+kind(root)+", not a mapping", "write each setting as key: value, as in example.yaml")
 		return false
 	}
-	l.mapping(root, reflect.ValueOf(&l.config).Elem(), "")
+	l.mapping(root, l.into, "")
 	return true
 }
 
 // textual finds what makes data no text that YAML allows, and the line of it.
-func textual(data []byte) (line int, problem, fix string) {
+func (l *loader) textual(data []byte) (line int, problem, fix string) {
 	line = 1
 	for rest := data; len(rest) > 0; {
 		r, n := utf8.DecodeRune(rest)
@@ -73,8 +72,8 @@ func textual(data []byte) (line int, problem, fix string) {
 			}
 		}
 	}
-	if marks > maxMarks {
-		return 0, "holds too many values", "split the routes over several instances"
+	if marks > l.marks {
+		return 0, "holds too many values", l.split
 	}
 	return 0, "", ""
 }

@@ -52,6 +52,9 @@ type loader struct {
 	source     Source
 	env        map[string]string
 	config     Config
+	into       reflect.Value     // what decode fills: config, or a Domain
+	marks      int               // how many values the file may hold
+	split      string            // what to do about more
 	origins    map[string]origin // by key; of sections and places in lists too
 	failed     map[string]bool   // keys whose value is wrong
 	faults     []placed
@@ -64,8 +67,10 @@ type loader struct {
 func newLoader(s Source) *loader {
 	l := &loader{
 		source: s, config: Default(),
+		marks: maxMarks, split: "split the routes over several instances",
 		env: map[string]string{}, origins: map[string]origin{}, failed: map[string]bool{}, known: map[reflect.Type][]setting{},
 	}
+	l.into = reflect.ValueOf(&l.config).Elem()
 	for _, entry := range s.Environ {
 		if name, value, ok := strings.Cut(entry, "="); ok {
 			l.env[name] = value
@@ -183,14 +188,20 @@ func read(path string, most int64) ([]byte, fs.FileMode, error) {
 		return nil, 0, fmt.Errorf("is larger than %s", Size(most))
 	}
 	// A pipe or a device has no size: what it gives is bounded all the same.
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	data, err := readAll(f, most)
+	return data, info.Mode(), err
+}
+
+// readAll is read for what is open already.
+func readAll(r io.Reader, most int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, most+1))
 	switch {
 	case err != nil:
-		return nil, 0, cannotRead(err)
+		return nil, cannotRead(err)
 	case int64(len(data)) > most:
-		return nil, 0, fmt.Errorf("is larger than %s", Size(most))
+		return nil, fmt.Errorf("is larger than %s", Size(most))
 	}
-	return data, info.Mode(), nil
+	return data, nil
 }
 
 func cannotRead(err error) error {

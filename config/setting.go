@@ -26,6 +26,7 @@ type setting struct {
 	restart  bool // to change it takes a restart; of each that is handed this, and of all in a section
 	// shorthand is the key, in the mappings of this list, that a plain value stands for.
 	shorthand string
+	single    bool // a plain value stands for this list of plain values
 	doc       string
 	typ       reflect.Type
 }
@@ -34,6 +35,7 @@ var (
 	secretType   = reflect.TypeFor[secret.Secret]()
 	durationType = reflect.TypeFor[Duration]()
 	sizeType     = reflect.TypeFor[Size]()
+	namesType    = reflect.TypeFor[Names]()
 )
 
 // hidden reports whether messages must not show a value: it is a secret, or the name of
@@ -50,7 +52,7 @@ func settingsOf(t reflect.Type) []setting {
 			fallback: tag.Get("default"), required: tag.Get("required") == "true",
 			min: tag.Get("min"), max: tag.Get("max"), doc: tag.Get("doc"),
 			zero: tag.Get("zero") == "true", file: tag.Get("file") == "true", restart: tag.Get("restart") == "true",
-			shorthand: tag.Get("shorthand"),
+			shorthand: tag.Get("shorthand"), single: tag.Get("single") == "true",
 		}
 		if enum := tag.Get("enum"); enum != "" {
 			s.enum = strings.Split(enum, ",")
@@ -85,6 +87,15 @@ func eachBelow(t reflect.Type, prefix string, restart bool, visit func(key strin
 			visit(key, s)
 		}
 	}
+}
+
+// isSingle reports whether t is a single value, although it may be a struct.
+func isSingle(t reflect.Type) bool {
+	switch t {
+	case namesType, reflect.TypeFor[Allowance](), reflect.TypeFor[Span](), reflect.TypeFor[Moment]():
+		return true
+	}
+	return false
 }
 
 // isMappings reports whether t is a list of mappings.
@@ -125,6 +136,7 @@ func (c *Config) at(key string) reflect.Value {
 func setDefaults(v reflect.Value) {
 	for _, s := range settingsOf(v.Type()) {
 		switch {
+		case isSingle(s.typ): // their zero value says that they were left out
 		case s.typ.Kind() == reflect.Struct:
 			setDefaults(v.Field(s.index))
 		case !isList(s.typ):
@@ -155,6 +167,14 @@ func (s setting) set(into reflect.Value, text string) (w wrong) {
 		w = assign(p, text, parseBool)
 	case *int:
 		w = assignWithin(p, s, text, parseInt, nil)
+	case *Allowance:
+		w = assign(p, text, parseAllowance)
+	case *Span:
+		w = assign(p, text, parseSpan)
+	case *Moment:
+		w = assign(p, text, parseMoment)
+	case *Names: // the list of them is no single value
+		*p = Names{Given: text != "", Unlimited: text != ""}
 	case *Duration:
 		w = assignWithin(p, s, text, parseDuration, durationForm)
 	case *Size:

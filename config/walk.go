@@ -101,6 +101,16 @@ func (l *loader) value(n *yaml.Node, into reflect.Value, s setting, key string) 
 	switch {
 	case opaque(n):
 		l.failed[key] = true
+	case into.Type() == namesType && n.Kind == yaml.SequenceNode:
+		names := into.Addr().Interface().(*Names)
+		names.Given = true
+		l.list(n, reflect.ValueOf(&names.Values).Elem(), s, key)
+	case into.Type() == namesType && (n.Kind != yaml.ScalarNode || n.Tag != "!!null" && n.Value != unlimited):
+		l.fault(key, "is "+kind(n)+", neither a list nor unlimited", "write the names in brackets: [...], or unlimited")
+	case isSingle(into.Type()):
+		l.scalar(n, into, s, key)
+	case isList(into.Type()) && s.single && n.Kind == yaml.ScalarNode && n.Tag != "!!null":
+		l.list(&yaml.Node{Kind: yaml.SequenceNode, Line: n.Line, Content: []*yaml.Node{n}}, into, s, key)
 	case into.Kind() == reflect.Struct && s.shorthand != "" && n.Kind == yaml.ScalarNode && n.Tag != "!!null":
 		for _, inner := range l.settingsOf(into.Type()) {
 			if inner.name == s.shorthand {
