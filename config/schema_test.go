@@ -22,27 +22,35 @@ const schemaFile = "postern.schema.json"
 
 // TestSchema holds the shipped JSON Schema equal to the types; go generate writes it.
 func TestSchema(t *testing.T) {
-	want, err := json.MarshalIndent(schemaOf(t), "", "  ")
+	schema := schemaOf(t, reflect.TypeFor[Config]())
+	schema.Title, schema.Description = "postern.yaml", "the configuration of postern"
+	sameSchema(t, schemaFile, schema)
+}
+
+// sameSchema holds a shipped schema equal to what the types say.
+func sameSchema(t *testing.T, file string, schema *jsonschema.Schema) {
+	t.Helper()
+	want, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want = append(want, '\n')
 	if *update {
-		if err := os.WriteFile(schemaFile, want, 0o644); err != nil {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := os.ReadFile(schemaFile)
+	got, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what the types say: run go generate ./config", schemaFile)
+		t.Errorf("%s is not what the types say: run go generate ./config", file)
 	}
 }
 
-// schemaOf reflects Config, and adds what its tags say beyond its types.
-func schemaOf(t *testing.T) *jsonschema.Schema {
+// schemaOf reflects typ, and adds what its tags say beyond its types.
+func schemaOf(t *testing.T, typ reflect.Type) *jsonschema.Schema {
 	t.Helper()
 	reflector := jsonschema.Reflector{
 		FieldNameTag: "yaml", DoNotReference: true, RequiredFromJSONSchemaTags: true, Anonymous: true,
@@ -54,18 +62,24 @@ func schemaOf(t *testing.T) *jsonschema.Schema {
 				return &jsonschema.Schema{Type: "string", Pattern: durationPattern}
 			case sizeType:
 				return &jsonschema.Schema{Type: "string", Pattern: sizePattern}
+			case reflect.TypeFor[Moment]():
+				return &jsonschema.Schema{Type: "string", Pattern: `^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}`}
+			case reflect.TypeFor[Allowance]():
+				return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, {Type: "string", Enum: []any{unlimited}}}}
+			case reflect.TypeFor[Span]():
+				return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string", Pattern: durationPattern}, {Type: "string", Enum: []any{unlimited}}}}
+			case namesType:
+				return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "array", Items: &jsonschema.Schema{Type: "string"}}, {Type: "string", Enum: []any{unlimited}}}}
 			}
 			return nil
 		},
 	}
-	root := reflector.Reflect(Config{})
-	root.Title = "postern.yaml"
-	root.Description = "the configuration of postern"
+	root := reflector.Reflect(reflect.New(typ).Interface())
 	root.Definitions = jsonschema.Definitions{"reference": {
 		Type: "string", Pattern: `\$\{[A-Za-z_][A-Za-z0-9_]*\}`,
 		Description: "a value that an environment variable brings in",
 	}}
-	describe(t, root, reflect.TypeFor[Config](), false)
+	describe(t, root, typ, false)
 	return root
 }
 
@@ -81,6 +95,12 @@ func describe(t *testing.T, schema *jsonschema.Schema, typ reflect.Type, restart
 			schema.Required = append(schema.Required, s.name)
 		}
 		switch {
+		case isSingle(s.typ):
+			property.AnyOf = append(property.AnyOf, &jsonschema.Schema{Ref: "#/$defs/reference"})
+			if property.Type != "" {
+				property.AnyOf = append(property.AnyOf, &jsonschema.Schema{Type: property.Type, Pattern: property.Pattern})
+				property.Type, property.Pattern = "", ""
+			}
 		case s.typ.Kind() == reflect.Struct:
 			describe(t, property, s.typ, s.restart)
 		case isMappings(s.typ):
@@ -91,6 +111,10 @@ func describe(t *testing.T, schema *jsonschema.Schema, typ reflect.Type, restart
 		case isList(s.typ):
 			for _, value := range s.enum {
 				property.Items.Enum = append(property.Items.Enum, value)
+			}
+			if s.single {
+				property = &jsonschema.Schema{AnyOf: []*jsonschema.Schema{property.Items, property}}
+				schema.Properties.Set(s.name, property)
 			}
 		default:
 			property = scalarSchema(property, s)
@@ -126,7 +150,7 @@ func scalarSchema(property *jsonschema.Schema, s setting) *jsonschema.Schema {
 
 // Each default that the shipped schema names is the one that Default gives.
 func TestSchemaDefaults(t *testing.T) {
-	schema := shipped(t)
+	schema := shipped(t, schemaFile)
 	count := 0
 	var visit func(schema map[string]any, v reflect.Value, prefix string)
 	visit = func(schema map[string]any, v reflect.Value, prefix string) {
@@ -167,7 +191,7 @@ func TestSchemaDefaults(t *testing.T) {
 
 // The schema accepts what Load accepts, and refuses what a schema can refuse.
 func TestSchemaAgreesWithLoad(t *testing.T) {
-	schema := shipped(t)
+	schema := shipped(t, schemaFile)
 	f := func(file, want string) {
 		t.Helper()
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -207,9 +231,9 @@ func TestSchemaAgreesWithLoad(t *testing.T) {
 	f("testdata/invalid-upstream-missing.yaml", ".routes[0].upstream is missing")
 }
 
-func shipped(t *testing.T) map[string]any {
+func shipped(t *testing.T, file string) map[string]any {
 	t.Helper()
-	text, err := os.ReadFile(schemaFile)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
