@@ -190,9 +190,11 @@ func (r *Registry) Apply(ctx context.Context, a Actor, d Declaration, o ApplyOpt
 	if len(plan.Steps) == 0 {
 		return plan, nil
 	}
-	err = plan.run(ctx, tx, o.Progress)
+	w := &keeper{tx: tx, kept: map[string]*sql.Stmt{}}
+	defer w.close()
+	err = plan.run(ctx, w, o.Progress)
 	if err == nil {
-		err = recordSteps(ctx, tx, a, plan.Steps)
+		err = recordSteps(ctx, w, a, plan.Steps)
 	}
 	if err == nil {
 		err = r.engine.announce(ctx, tx.Tx)
@@ -207,12 +209,10 @@ func (r *Registry) Apply(ctx context.Context, a Actor, d Declaration, o ApplyOpt
 }
 
 // run writes the steps.
-func (p Plan) run(ctx context.Context, tx *tx, progress func(int)) error {
+func (p Plan) run(ctx context.Context, w *keeper, progress func(int)) error {
 	if progress == nil {
 		progress = func(int) {}
 	}
-	w := &keeper{tx: tx, kept: map[string]*sql.Stmt{}}
-	defer w.close()
 	for i, step := range p.Steps {
 		for _, write := range step.write {
 			if err := write(ctx, w); err != nil {
@@ -252,8 +252,9 @@ func (k *keeper) close() {
 }
 
 // recordSteps is record for many: the numbers are taken as the last step.
-func recordSteps(ctx context.Context, tx *tx, a Actor, steps []Step) error {
+func recordSteps(ctx context.Context, w *keeper, a Actor, steps []Step) error {
 	var events, changes [][]any
+	tx := w.tx
 	for _, s := range steps {
 		changes = append(changes, []any{int64(0), string(s.Kind), s.ID, int64(tx.now)})
 		for _, d := range s.events {
@@ -266,9 +267,13 @@ func recordSteps(ctx context.Context, tx *tx, a Actor, steps []Step) error {
 	if err != nil {
 		return err
 	}
-	err = insertNumbered(ctx, tx, `INSERT INTO change (seq, kind, id, at) VALUES `, changes, change)
-	return errors.Join(err, insertNumbered(ctx, tx, `INSERT INTO event (seq, at, actor_kind, actor_id, actor_address, action, kind, id, detail) VALUES `, events, event))
+	err = insertNumbered(ctx, w, `INSERT INTO change (seq, kind, id, at) VALUES `, changes, change)
+	return errors.Join(err, insertNumbered(ctx, w, `INSERT INTO event (seq, at, actor_kind, actor_id, actor_address, action, kind, id, detail) VALUES `, events, event))
 }
+
+// numberedRows is how many rows one statement inserts: enough to save PostgreSQL's round trips,
+// and few enough for SQLite, which looks for each parameter among all before it.
+const numberedRows = 20
 
 // insertNumbered inserts rows whose first column counts up to last.
 func insertNumbered(ctx context.Context, x execer, into string, rows [][]any, last int64) error {
@@ -276,7 +281,7 @@ func insertNumbered(ctx context.Context, x execer, into string, rows [][]any, la
 		rows[i][0] = last - int64(len(rows)-1-i)
 	}
 	for len(rows) > 0 {
-		n := min(pageSize, len(rows))
+		n := min(numberedRows, len(rows))
 		var args []any
 		for _, row := range rows[:n] {
 			args = append(args, row...)
