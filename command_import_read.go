@@ -62,14 +62,14 @@ func (r importRow) client(hash string) (c registry.ImportedClient, problem strin
 	}
 	switch kind {
 	case "plain":
-		c.Kind = registry.Argon2id
+		c.WellFormed, problem = judgeSecret(text)
 		switch {
-		case secret.WellFormed([]byte(text)):
-			c.Kind, c.Digest, c.WellFormed = registry.SHA256, secret.DigestOf([]byte(text)), true
-		case strings.HasPrefix(text, secret.Prefix):
-			return c, name + ": it begins as a secret of postern does, and is none: it is incomplete or mistyped"
-		case len(text) > maxImportedSecret:
-			return c, fmt.Sprintf("%s: it is longer than %d bytes", name, maxImportedSecret)
+		case problem != "":
+			return c, name + ": it " + problem
+		case c.WellFormed:
+			c.Kind, c.Digest = registry.SHA256, secret.DigestOf([]byte(text))
+		default:
+			c.Kind = registry.Argon2id
 		}
 	case "sha256":
 		c.Kind = registry.SHA256
@@ -84,6 +84,19 @@ func (r importRow) client(hash string) (c registry.ImportedClient, problem strin
 		c.Kind, c.Hash = registry.Argon2id, r.fields[given]
 	}
 	return c, ""
+}
+
+// judgeSecret reports whether a secret in clear has our form, or why it cannot be anybody's.
+func judgeSecret(text string) (wellFormed bool, problem string) {
+	switch {
+	case secret.WellFormed([]byte(text)):
+		return true, ""
+	case strings.HasPrefix(text, secret.Prefix):
+		return false, "begins as a secret of postern does, and is none: it is incomplete or mistyped"
+	case len(text) > maxImportedSecret:
+		return false, fmt.Sprintf("is longer than %d bytes", maxImportedSecret)
+	}
+	return false, ""
 }
 
 // digestFrom reads a SHA-256 digest in hex, or in base64 of either alphabet, padded or not.

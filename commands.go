@@ -29,6 +29,7 @@ type commands struct {
 	Serve ServeCommand `cmd:"" help:"Serve: issue access tokens, authenticate requests, forward them."`
 	Check CheckCommand `cmd:"" help:"Check a configuration and report every fault in it."`
 
+	Apply        ApplyCommand        `cmd:"" help:"Bring the store to what a file declares: organizations, agreements, catalogs, clients."`
 	Organization OrganizationCommand `cmd:"" help:"Organizations: the companies that use the services."`
 	Client       ClientCommand       `cmd:"" help:"Clients: one application of an organization in one stage."`
 	Token        TokenCommand        `cmd:"" help:"Access tokens: issue, inspect, list, revoke."`

@@ -14,6 +14,9 @@ import (
 // new one is a deliberate act.
 func revealers() map[string]string {
 	return map[string]string{
+		"command_apply_read.go: (*weakSecrets).Hash":         "a declared secret in clear is hashed",
+		"command_apply_read.go: (*weakSecrets).Matches":      "a declared secret in clear is compared with what is kept",
+		"command_apply_read.go: secretsOf":                   "the digest of a declared secret, and its form",
 		"command_client.go: (*environment).clientWithSecret": "the operator hands it to the client; shown this once",
 		"command_import.go: (*ClientImportCommand).hash":     "secrets of an import in clear are hashed",
 		"command_import_read.go: (importRow).client":         "rows of an import, all of which may be secrets by mistake",
@@ -36,6 +39,7 @@ func revealers() map[string]string {
 		"registry/postgres.go: newPostgres":                  "the DSN",
 		"registry/registry.go: Open":                         "the DSN, and the length of the master key",
 		"registry/secrets.go: (*Registry).addSecret":         "the digest is what is kept",
+		"registry/secrets.go: insertSecret":                  "the slow hash is what is kept of a weak secret",
 		"registry/source.go: openSource":                     "the kind of store that a DSN names, and its path",
 		"registry/source.go: openOtherSource":                "the DSN",
 		"registry/wrap.go: (sealer).seal":                    "the private key is encrypted",
