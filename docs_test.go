@@ -22,25 +22,12 @@ func docsFiles(t *testing.T) []string {
 	return files
 }
 
-// docsBlocks returns the fenced blocks of a document.
-func docsBlocks(t *testing.T, file string) (blocks []fenced) {
-	t.Helper()
-	for _, m := range regexp.MustCompile("(?sm)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(readFile(t, file), -1) {
-		blocks = append(blocks, fenced{m[1], m[2]})
-	}
-	return blocks
-}
-
 // TestDocsCommands: every postern command line in the documents and the units is one that
 // postern understands.
 func TestDocsCommands(t *testing.T) {
 	texts := map[string]string{}
 	for _, file := range docsFiles(t) {
-		for _, block := range docsBlocks(t, file) {
-			if block.language == "sh" {
-				texts[file] += block.text + "\n"
-			}
-		}
+		texts[file] = strings.Join(fences(readFile(t, file), "sh"), "\n") + "\n"
 		for _, m := range regexp.MustCompile("`([^`\n]*postern [^`\n]*)`").FindAllStringSubmatch(readFile(t, file), -1) {
 			texts[file] += m[1] + "\n"
 		}
@@ -160,7 +147,7 @@ func TestDocsConfigurations(t *testing.T) {
 	writeFile(t, dir+"/key.pem", string(pair.key))
 	found := map[string]int{}
 	for _, file := range docsFiles(t) {
-		for _, block := range docsBlocks(t, file) {
+		for _, block := range fences(readFile(t, file), "yaml") {
 			text, ours := configurationIn(block)
 			if !ours {
 				continue
@@ -175,7 +162,7 @@ func TestDocsConfigurations(t *testing.T) {
 			}
 		}
 	}
-	for _, file := range []string{"docs/linux.md"} {
+	for _, file := range []string{"docs/linux.md", "docs/kubernetes.md"} {
 		if found[file] < 3 {
 			t.Errorf("%s: %d configurations", file, found[file])
 		}
@@ -184,15 +171,12 @@ func TestDocsConfigurations(t *testing.T) {
 
 // configurationIn returns the configuration that a block of YAML is, or has as the part
 // config of a chart's values (postern.config where postern is a dependency).
-func configurationIn(block fenced) (text string, ok bool) {
-	if block.language != "yaml" {
-		return "", false
-	}
-	if regexp.MustCompile(`(?m)^(front|routes):`).MatchString(block.text) {
-		return block.text, true
+func configurationIn(block string) (text string, ok bool) {
+	if regexp.MustCompile(`(?m)^(front|routes):`).MatchString(block) {
+		return block, true
 	}
 	indent := ""
-	for line := range strings.Lines(block.text) {
+	for line := range strings.Lines(block) {
 		rest := strings.TrimLeft(line, " ")
 		switch {
 		case !ok && rest == "config:\n":
