@@ -9,9 +9,17 @@ import (
 )
 
 // Client is the live state of one client: everything that decides about its
-// requests. It is never changed after it was made, only marked dead when a change
-// or an eviction replaced it. Safe for concurrent use.
+// requests. Its facts are never changed after it was made, it is only marked dead when a
+// change or an eviction replaced it. Safe for concurrent use.
 type Client struct {
+	facts
+	// Account is the limiter's, who finds here what it resolved for this state of the client.
+	Account atomic.Value
+	dead    atomic.Bool
+}
+
+// facts are what the store says about a client; two states with the same facts are one.
+type facts struct {
 	ID             string
 	OrganizationID string
 	Application    string
@@ -19,16 +27,16 @@ type Client struct {
 	AgreementID    string
 	Terms          registry.Terms // the agreement's where it sets a field, else the organization's
 	Secrets        []registry.ClientSecret
+	// OrganizationTerms are the organization's own: they bind all its clients together.
+	OrganizationTerms registry.Terms
 
 	refused   bool // it or its organization is disabled or removed
 	validFrom registry.Time
 	agreement *registry.Agreement
-
-	dead atomic.Bool
 }
 
 func newClient(g registry.Grant) *Client {
-	c := &Client{
+	c := &Client{facts: facts{
 		ID:             g.Client.ID,
 		OrganizationID: g.Client.OrganizationID,
 		Application:    g.Client.Application,
@@ -38,9 +46,10 @@ func newClient(g registry.Grant) *Client {
 		Secrets:        g.Client.Secrets,
 		refused: g.Client.DisabledAt != 0 || g.Client.RemovedAt != 0 ||
 			g.Organization.DisabledAt != 0 || g.Organization.RemovedAt != 0,
-		validFrom: max(g.Client.TokensValidFrom, g.Organization.TokensValidFrom),
-		agreement: g.Agreement,
-	}
+		validFrom:         max(g.Client.TokensValidFrom, g.Organization.TokensValidFrom),
+		agreement:         g.Agreement,
+		OrganizationTerms: g.Organization.Terms,
+	}}
 	if g.Agreement != nil {
 		c.Terms = g.Agreement.Terms.Over(g.Organization.Terms)
 	}

@@ -372,7 +372,7 @@ func (d *Directory) Reread(ctx context.Context, id string) (*Client, error) {
 		d.mu.Lock()
 		if d.applied == before {
 			if old, ok := d.clients.Get(id); ok {
-				if reflect.DeepEqual(old, c) { // whoever holds it need not ask again
+				if reflect.DeepEqual(old.facts, c.facts) { // whoever holds it need not ask again
 					d.mu.Unlock()
 					return old, nil
 				}

@@ -102,7 +102,8 @@ func TestClientStates(t *testing.T) {
 		g.Organization.Terms = registry.Terms{RequestRate: registry.Limit{State: registry.Value, Value: 1}, QuotaDay: registry.Limit{State: registry.Value, Value: 2}}
 		g.Agreement = &registry.Agreement{ID: "agreement-a", Terms: registry.Terms{RequestRate: registry.Limit{State: registry.Unlimited}}}
 	}, func(c *Client) bool {
-		return c.Terms.RequestRate == registry.Limit{State: registry.Unlimited} && c.Terms.QuotaDay == registry.Limit{State: registry.Value, Value: 2}
+		return c.Terms.RequestRate == registry.Limit{State: registry.Unlimited} && c.Terms.QuotaDay == registry.Limit{State: registry.Value, Value: 2} &&
+			c.OrganizationTerms.RequestRate == registry.Limit{State: registry.Value, Value: 1}
 	})
 }
 
@@ -164,7 +165,8 @@ func TestChangesWithoutEndEndTheLookUp(t *testing.T) {
 func TestReread(t *testing.T) {
 	w := newWorld(t)
 	held := w.client("a")
-	// Nothing changed: whoever holds the state need not ask again.
+	// Nothing changed: whoever holds the state need not ask again, whatever the limiter keeps there.
+	held.Account.Store(new(int))
 	same, err := w.Reread(t.Context(), "a")
 	if err != nil || same != held || held.Dead() || w.store.reads != 2 {
 		t.Errorf("got another state, or %v; dead %v, %d reads", err, held.Dead(), w.store.reads)
