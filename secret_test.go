@@ -30,6 +30,7 @@ func revealers() map[string]string {
 		"directory/directory.go: (*Directory).loadKeys":      "keys are parsed once, when they change",
 		"issuer/client.go: (*Issuer).authenticate":           "the digest of what the client sent",
 		"issuer/weak.go: (*weak).proofOf":                    "its keyed digest is what is remembered",
+		"limiter/share.go: newShare":                         "the address of Redis, with its password",
 		"proxy/fields.go: checkField":                        "a route's field has no control characters",
 		"proxy/fields.go: newRequestFields":                  "what a route sends to its upstream, credentials perhaps",
 		"proxy/fields.go: newResponseFields":                 "what a route sets in answers",

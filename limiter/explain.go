@@ -1,0 +1,82 @@
+package limiter
+
+import (
+	"time"
+
+	"postern/answer"
+	"postern/directory"
+)
+
+// Standing is one limit and what is left of it.
+type Standing struct {
+	Policy string        // "client-rate", "org-day", …: whose and what
+	Reason answer.Reason // of a refusal
+	Limit  int64         // requests; of a rate: a second, or access tokens a minute
+	Burst  int64         // of a rate
+	Left   int64         // what may still be spent now, here
+	Wait   time.Duration // until one more would be granted; 0: now
+	Resets time.Duration // until all of it is back; 0: it is, or nobody knows
+}
+
+// Explain says how each limit of c stands at now. It spends nothing.
+func (l *Limiter) Explain(c *directory.Client, now time.Time) []Standing {
+	at, loaded := l.at(now), l.loaded.Load()
+	b := l.lock(c)
+	defer b.client.home.mu.Unlock()
+	var all []Standing
+	for _, one := range []struct {
+		*account
+		*allowance
+	}{{b.client, b.own}, {&b.client.home.account, b.all}} {
+		p := l.portion(one.account, at.t)
+		all = append(all, one.account.stand(one.allowance, p, &at, loaded)...)
+	}
+	return all
+}
+
+// stand is check, one limit at a time.
+func (a *account) stand(allowed *allowance, p portion, at *moment, loaded bool) (all []Standing) {
+	add := func(policy policy, limit, burst int64, only allowance) {
+		var v verdict
+		if policy == issue {
+			v.flowed(a.whose+issue, &a.issues, at.t, &only.issues, p.issues)
+		} else {
+			a.check(&v, &only, p, at, loaded)
+		}
+		s := Standing{Policy: names[a.whose+policy], Reason: policy.reason(), Limit: limit, Burst: burst, Wait: time.Duration(v.wait), Resets: time.Duration(v.resets)}
+		if v.wait == 0 {
+			s.Left = v.left + 1 // as long as nobody takes it
+		}
+		if v.meter != nil {
+			s.Resets = time.Duration(v.flow.wait(v.meter.all.level, whole))
+		}
+		all = append(all, s)
+	}
+	nothing := allowance{concurrent: none, day: none, month: none}
+	if f := allowed.requests; f.limited {
+		only := nothing
+		only.requests = f
+		add(rate, int64(f.rate), int64(f.burst), only)
+	}
+	if allowed.concurrent != none {
+		only := nothing
+		only.concurrent = allowed.concurrent
+		add(concurrent, allowed.concurrent, 0, only)
+	}
+	if allowed.day != none {
+		only := nothing
+		only.day = allowed.day
+		add(day, allowed.day, 0, only)
+	}
+	if allowed.month != none {
+		only := nothing
+		only.month = allowed.month
+		add(month, allowed.month, 0, only)
+	}
+	if f := allowed.issues; f.limited {
+		only := nothing
+		only.issues = f
+		add(issue, int64(f.rate), int64(f.burst), only)
+	}
+	return all
+}

@@ -1,0 +1,304 @@
+// Package limiter holds clients and organizations to their terms: a rate of requests with
+// its burst, requests at once, quotas for a UTC day and a calendar month, and a rate of
+// access tokens. A client's effective terms limit the client; its organization's own terms
+// limit all its clients together. A request asks all of them in one pass under one short
+// lock, and spends all or nothing; the longest wait names the refusal.
+//
+// What it must never do: make a request wait for the store or for Redis, or let more
+// through because one of them is away. Start reading at Take, then share.go for how
+// replicas share a limit.
+//
+// # Quotas over a restart
+//
+// What the store knows was spent is read at Open, and until it could be read a hundredth
+// of each quota is let through (one request at least), the rest refused for some seconds
+// at a time. What a process that was killed had not yet written to the store is not counted
+// any more.
+//
+// # Memory
+//
+// The account of who asked nothing for ten minutes is dropped when its burst is back. What
+// it spent of the day and the month stays: some 150 bytes for each client that called in
+// this month.
+package limiter
+
+import (
+	"context"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/directory"
+	"postern/secret"
+)
+
+// Options of a limiter.
+type Options struct {
+	Now    func() time.Time
+	Random io.Reader // for the name of this replica
+	Log    *slog.Logger
+	// Replicas is how many share the limits as long as they were not counted in Redis; 1.
+	Replicas int
+	// Redis is redis://[user:password@]host:port[/db], or rediss:// for TLS; "": this
+	// process has the limits for itself, or its equal part of them.
+	Redis secret.Secret
+	Roots *x509.CertPool // that rediss:// trusts; nil: the machine's
+	// Spent returns what each client spent since the beginning of a UTC day and since that
+	// of its month, as the store knows it. It may block until ctx ends. nil: nothing was.
+	Spent func(ctx context.Context, day, month time.Time) ([]Spent, error)
+}
+
+// Spent is what one client spent: requests that were let through.
+type Spent struct {
+	ClientID, OrganizationID string
+	Day, Month               int64
+}
+
+// Limiter is safe for concurrent use. Close it to stop its goroutines.
+type Limiter struct {
+	options Options
+	epoch   time.Time // of its clock
+	today   atomic.Pointer[calendar]
+	loaded  atomic.Bool // what was spent before is known
+	metrics *metrics
+
+	share    *share // with other replicas through Redis; nil: there is none
+	replicas atomic.Int64
+
+	mu            sync.Mutex // held for map work only; before an organization's
+	organizations map[string]*organization
+	clients       map[string]*account
+	kept          map[name]kept // of accounts that were dropped, or not used since Open
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// name is what an account is kept under.
+type name struct {
+	whose policy
+	id    string
+}
+
+// kept is what stays of an account.
+type kept struct {
+	dayWindow, monthWindow int32
+	day, month             int64
+}
+
+// binding is what the limiter resolved for one state of a client: a place on that state
+// keeps it, so that the next request looks nothing up. Its own terms are there too: a
+// request that began under the old ones must not bring them back.
+type binding struct {
+	client              *account
+	own, all            *allowance // of the client; of its organization
+	policy, issuePolicy []byte     // RateLimit-Policy
+	// Whether there is anything to share with other replicas.
+	ownLimited, allLimited bool
+}
+
+// Open reads what was spent and begins to share the limits. A store or a Redis that is
+// away is no error: it is tried again until Close.
+func Open(ctx context.Context, o Options) (*Limiter, error) {
+	l := &Limiter{
+		options: o, epoch: o.Now(), metrics: newMetrics(),
+		organizations: map[string]*organization{}, clients: map[string]*account{}, kept: map[name]kept{},
+	}
+	l.today.Store(calendarOf(l.epoch))
+	l.replicas.Store(int64(max(1, o.Replicas)))
+	if o.Redis != "" {
+		s, err := newShare(l)
+		if err != nil {
+			return nil, err
+		}
+		l.share = s
+	}
+	first, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
+	if err := l.load(first); err != nil {
+		o.Log.Error("cannot read what was spent; a hundredth of each quota is let through until it can be", "error", err)
+	}
+	running, stop := context.WithCancel(context.Background())
+	l.stop = stop
+	l.done.Go(func() { l.tend(running) })
+	if l.share != nil {
+		l.done.Go(func() { l.share.run(running) })
+	}
+	return l, nil
+}
+
+// Close stops the limiter's goroutines and waits for them. The other replicas are told
+// what was spent last, if they can be told at once.
+func (l *Limiter) Close() {
+	l.stop()
+	l.done.Wait()
+}
+
+// Alone says that replicas on one store share no limits: words for the start of a process
+// whose store others may use and that knows no Redis. "" where there is nothing to say.
+func Alone(replicas int) string {
+	if replicas > 1 {
+		return "limits are not shared: each replica lets through its equal part of every limit, and no more, however " +
+			"the requests are spread; set redis to share them"
+	}
+	return "limits are not shared: this process holds every limit for itself, so that each further replica on this store lets " +
+		"through as much again; set redis to share them, or say how many replicas there are"
+}
+
+// at is now in the terms of limits.
+func (l *Limiter) at(now time.Time) moment {
+	today := l.today.Load()
+	if s := now.Unix(); s < today.begins || s >= today.ends {
+		today = calendarOf(now)
+		l.today.Store(today)
+	}
+	return moment{calendar: today, t: int64(now.Sub(l.epoch)), now: now}
+}
+
+// Take asks for one request of c: rate, requests at once and quotas, of the client and of
+// its organization, all or nothing. Release what was granted when the request is over.
+func (l *Limiter) Take(c *directory.Client, now time.Time) (Grant, bool) {
+	at, loaded := l.at(now), l.loaded.Load()
+	b := l.lock(c)
+	a, o := b.client, b.client.home
+	mine, theirs := l.portion(a, at.t), l.portion(&o.account, at.t)
+	var v verdict
+	a.check(&v, b.own, mine, &at, loaded)
+	o.check(&v, b.all, theirs, &at, loaded)
+	if v.wait == 0 {
+		a.spend(b.own, mine, &at)
+		o.spend(b.all, theirs, &at)
+	}
+	a.used, o.used = at.t, at.t
+	a.asked++
+	o.asked++
+	tellA, tellO := l.tells(a, b.ownLimited), l.tells(&o.account, b.allLimited)
+	g := v.grant(b)
+	o.mu.Unlock()
+	l.tell(a, tellA)
+	l.tell(&o.account, tellO)
+	g.running = !g.refused
+	if g.refused {
+		l.metrics.refused[g.policy].Inc()
+	}
+	return g, !g.refused
+}
+
+// Issue asks for one access token of c, likewise. There is nothing to release.
+func (l *Limiter) Issue(c *directory.Client, now time.Time) (Grant, bool) {
+	at := l.at(now)
+	b := l.lock(c)
+	a, o := b.client, b.client.home
+	mine, theirs := l.portion(a, at.t).issues, l.portion(&o.account, at.t).issues
+	var v verdict
+	if b.own.issues.limited {
+		v.flowed(issue, &a.issues, at.t, &b.own.issues, mine)
+	}
+	if b.all.issues.limited {
+		v.flowed(organizations+issue, &o.issues, at.t, &b.all.issues, theirs)
+	}
+	if v.wait == 0 {
+		a.issues.spend(&b.own.issues, mine)
+		o.issues.spend(&b.all.issues, theirs)
+		a.issue(at.calendar.day)
+		o.issue(at.calendar.day)
+	}
+	a.used, o.used = at.t, at.t
+	a.askedIssues++
+	o.askedIssues++
+	tellA, tellO := l.tells(a, b.ownLimited), l.tells(&o.account, b.allLimited)
+	g := v.grant(b)
+	g.issuing = true
+	o.mu.Unlock()
+	l.tell(a, tellA)
+	l.tell(&o.account, tellO)
+	if g.refused {
+		l.metrics.refused[g.policy].Inc()
+	}
+	return g, !g.refused
+}
+
+// grant is what is told of v. Called under the lock: a meter may have to be read.
+func (v *verdict) grant(b *binding) Grant {
+	g := Grant{on: b, any: v.any, policy: v.tight, left: v.left, resets: v.resets}
+	if v.wait > 0 {
+		g.refused, g.any, g.policy, g.left, g.resets = true, true, v.refused, 0, v.wait
+	} else if v.meter != nil {
+		g.resets = v.flow.wait(v.meter.all.level, whole)
+	}
+	return g
+}
+
+// lock returns the binding of c with its organization locked. The caller unlocks.
+func (l *Limiter) lock(c *directory.Client) *binding {
+	b, ok := c.Account.Load().(*binding)
+	for {
+		if ok {
+			b.client.home.mu.Lock()
+			if !b.client.gone {
+				return b
+			}
+			b.client.home.mu.Unlock()
+		}
+		b, ok = l.resolve(c), true
+	}
+}
+
+// resolve finds or makes the accounts of c and keeps them on it.
+func (l *Limiter) resolve(c *directory.Client) *binding {
+	own, all := allow(c.Terms), allow(c.OrganizationTerms)
+	b := &binding{own: own, all: all, ownLimited: own.limited(), allLimited: all.limited()}
+	b.policy = all.appendPolicies(own.appendPolicies(nil, 0, false), organizations, false)
+	b.issuePolicy = all.appendPolicies(own.appendPolicies(nil, 0, true), organizations, true)
+	at := l.at(l.options.Now())
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.organizations[c.OrganizationID]
+	if o == nil {
+		o = &organization{account: account{id: c.OrganizationID, whose: organizations}}
+		o.home = o
+		o.restore(l.kept, at)
+		l.organizations[o.id] = o
+	}
+	a := l.clients[c.ID]
+	if a == nil || a.home != o {
+		if a != nil { // it went to another organization
+			l.forget(a, at)
+		}
+		a = &account{id: c.ID, home: o}
+		a.restore(l.kept, at)
+		o.clients++
+		l.clients[a.id] = a
+	}
+	b.client = a
+	o.mu.Lock()
+	if !c.Dead() || a.terms == nil { // a state that was replaced says nothing about later
+		a.terms, o.terms = own, all
+	}
+	a.used, o.used = at.t, at.t
+	o.mu.Unlock()
+	c.Account.Store(b)
+	return b
+}
+
+// portion is what this replica may take of a's limits at t.
+func (l *Limiter) portion(a *account, t int64) portion {
+	if a.learned != 0 && t-a.learned < int64(trust) {
+		return portion{requests: a.requestShare, issues: a.issueShare}
+	}
+	n := l.replicas.Load()
+	if n <= 1 {
+		return portion{requests: whole, issues: whole}
+	}
+	share := uint32(equal(n))
+	return portion{requests: share, issues: share, replicas: n}
+}
+
+// equal is the share of one of n replicas, rounded up.
+func equal(n int64) uint64 {
+	return (whole + uint64(n) - 1) / uint64(n)
+}

@@ -1,0 +1,378 @@
+package limiter
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// How replicas share limits.
+//
+// A request is judged by what its own replica knows, at once. Four times a second, and at
+// once for an account that was idle, a replica tells Redis of each account that something
+// was asked of: what it spent so far today, how much is asked of it, what runs. It learns
+// the same of all others, and from that
+//
+//   - adds what the others spent to its own view of the rate, beyond the burst if need be:
+//     what was spent too much is paid back;
+//   - knows what is left of the quotas, and how many requests run;
+//   - takes a share of each limit that is its part of the demand, refused requests included.
+//
+// Between two reports it spends no more than its share. As long as nothing was learned about
+// an account for two seconds its share is one of the replicas counted last: so a newcomer is
+// served at once, and a Redis that is away, hangs or is late makes no limit wider.
+//
+// What is let through too much is what is spent before the others hear of it. With n
+// replicas, a report every i (250 ms, twice that at worst until it is heard, more when
+// accounts are many: see most), the shares at one moment are 2-1/n of a limit at most:
+//
+//	in any time t   requests ≤ burst + rate·t + (2-1/n)·(burst + rate·2i)
+//	quota           the quota, and a few for rounding: a report gives out half of what is left; where a
+//	                replica meets an account first, what it spends in 2i of its equal part
+//	at once         limit + (n-1)·⌈limit/n⌉ until the others hear, where clients change replicas at once
+//	without Redis   rate, quota and requests at once: the limit, and n-1 for rounding up
+//
+// What a replica spent is its own field and grows only: telling it twice, or not knowing
+// whether it was told, changes nothing. An answer must hold what was written by the very
+// report that it answers; it is for that account and that day or it is dropped. A Redis that
+// lost its data gets it back from the replicas: each its own, and what it knew of those that
+// are gone.
+//
+// A user of Redis needs no more than
+//
+//	ACL SETUSER postern on >password ~postern:limits:* +hset +hsetnx +hgetall +hdel +expire +hello +ping
+//
+// (+select too for a database by number). Each command has one key, so a cluster will do.
+// Keys hold the ids of organizations and clients, and expire. Two installations need two
+// databases.
+
+const (
+	every = 250 * time.Millisecond // between reports
+	soon  = 20 * time.Millisecond  // between reports, where an account was idle
+	late  = time.Second            // patience with Redis, for one report
+	trust = 2 * time.Second        // in what was learned
+	gone  = 2 * time.Second        // without a sign: a replica is not counted any more
+	clean = time.Minute            // without a sign: it is removed
+	quiet = 2 * time.Second        // without a request: an account is told no more
+
+	keyPrefix = "postern:limits:"
+	present   = keyPrefix + "replicas"
+	keep      = 2 * 24 * 3600 // seconds, of a day's key: longer than clocks differ
+
+	most  = 4096 // accounts in one report; more take turns
+	batch = 256  // accounts in one pipeline
+)
+
+// share is the part of a limiter that talks to Redis. All but heard, head and wake belongs
+// to its goroutine.
+type share struct {
+	l       *Limiter
+	id      string
+	options rueidis.ClientOption
+	client  rueidis.Client // nil: not connected
+	heard   atomic.Int64   // by the limiter's clock, when all was heard of last; 0: never
+
+	head atomic.Pointer[account] // of those that are to be told anew, a stack
+	wake chan struct{}
+
+	number  uint64 // of the last message: each has its own
+	active  []*view
+	peers   map[string]*peer
+	failing bool
+	keys    map[string]bool // which have an expiry; of today
+	keysDay int32
+}
+
+// peer is another replica.
+type peer struct {
+	sign  string
+	since int64 // when it changed
+}
+
+// view is what this replica knows of one account in Redis.
+type view struct {
+	of                  *account
+	demand, issueDemand int64 // smoothed
+	asked               int64 // when something was asked last
+	learned             int64 // 0: never
+	window              int32 // of known's requests
+	known               map[string]*state
+}
+
+// state is what one replica says of one account.
+type state struct {
+	number              uint64
+	requests            int64 // of the day
+	issued              int64 // access tokens, of the day
+	demand, issueDemand int64
+	running             int64
+}
+
+func (s *state) String() string {
+	return fmt.Sprintf("%d %d %d %d %d %d", s.number, s.requests, s.issued, s.demand, s.issueDemand, s.running)
+}
+
+func parseState(text string) (s state, ok bool) {
+	n, err := fmt.Sscanf(text, "%d %d %d %d %d %d", &s.number, &s.requests, &s.issued, &s.demand, &s.issueDemand, &s.running)
+	return s, err == nil && n == 6 && min(s.requests, s.issued, s.demand, s.issueDemand, s.running) >= 0
+}
+
+var (
+	errURL      = errors.New("redis: this is no address of a Redis: write redis://user:password@host:port/number, or rediss:// for TLS; all but host is optional")
+	errMismatch = errors.New("the answer is not to what was asked: something between postern and Redis mixes answers up")
+)
+
+func newShare(l *Limiter) (*share, error) {
+	o, err := rueidis.ParseURL(l.options.Redis.Reveal())
+	if err != nil { // its text may hold the password
+		return nil, errURL
+	}
+	if o.TLSConfig != nil {
+		o.TLSConfig.RootCAs = l.options.Roots
+	}
+	o.DisableCache, o.DisableRetry, o.ClientSetInfo = true, true, rueidis.DisableClientSetInfo
+	o.ReadBufferEachConn, o.WriteBufferEachConn = 32<<10, 32<<10
+	o.PipelineMultiplex = -1 // one connection
+	o.RingScaleEachConn = 6
+	o.Dialer.Timeout, o.ConnWriteTimeout = late, late
+	id := make([]byte, 8)
+	if _, err := io.ReadFull(l.options.Random, id); err != nil {
+		return nil, fmt.Errorf("name this replica: %w", err)
+	}
+	return &share{l: l, id: hex.EncodeToString(id), options: o, wake: make(chan struct{}, 1), peers: map[string]*peer{}, keys: map[string]bool{}}, nil
+}
+
+// clock is now by the limiter's clock.
+func (l *Limiter) clock() int64 { return l.at(l.options.Now()).t }
+
+// fresh reports whether Redis told of the others lately.
+func (s *share) fresh() bool {
+	heard := s.heard.Load()
+	return heard != 0 && s.l.clock()-heard < int64(trust)
+}
+
+// tells reports whether a is to be told to the others from now on. Under a's lock; tell
+// comes after it.
+func (l *Limiter) tells(a *account, limited bool) bool {
+	if l.share == nil || a.queued || !limited {
+		return false
+	}
+	a.queued = true
+	return true
+}
+
+// tell hands a to the goroutine that talks to Redis, without waiting for it.
+func (l *Limiter) tell(a *account, yes bool) {
+	if !yes {
+		return
+	}
+	for {
+		head := l.share.head.Load()
+		a.next = head
+		if l.share.head.CompareAndSwap(head, a) {
+			break
+		}
+	}
+	select {
+	case l.share.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run reports until ctx ends, and then once more.
+func (s *share) run(ctx context.Context) {
+	for {
+		began := time.Now()
+		err := s.round(ctx, false)
+		if ctx.Err() == nil {
+			s.note(err)
+		}
+		wait, wake := every, s.wake
+		if err != nil {
+			wait, wake = late, nil
+		}
+		select {
+		case <-ctx.Done():
+			s.leave()
+			return
+		case <-time.After(wait - min(wait, time.Since(began))):
+		case <-wake:
+			select {
+			case <-ctx.Done():
+			case <-time.After(soon):
+			}
+		}
+	}
+}
+
+// leave tells what was spent last, and that this replica is gone.
+func (s *share) leave() {
+	if s.client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), late/2)
+	defer cancel()
+	if err := s.round(ctx, true); err == nil {
+		_ = s.client.Do(ctx, s.client.B().Hdel().Key(present).Field(s.id).Build()).Error() // the others find out
+	}
+	s.disconnect()
+}
+
+// note logs once per change.
+func (s *share) note(err error) {
+	log := s.l.options.Log
+	switch {
+	case err != nil && !s.failing:
+		log.Error("cannot share limits through Redis; each replica lets through its equal part", "replicas", s.l.replicas.Load(), "error", err)
+	case err == nil && s.failing:
+		log.Info("sharing limits through Redis again", "replicas", s.l.replicas.Load())
+	}
+	s.failing = err != nil
+}
+
+func (s *share) disconnect() {
+	if s.client == nil {
+		return
+	}
+	client := s.client
+	s.client = nil
+	s.l.done.Go(client.Close) // it waits up to a second for a Redis that hangs
+}
+
+// round is one report with its answers. last: nothing runs or is asked any more.
+func (s *share) round(ctx context.Context, last bool) (err error) {
+	defer func() {
+		if err != nil { // what comes late must not meet the next question
+			s.disconnect()
+		}
+	}()
+	s.collect()
+	if s.client == nil {
+		if s.client, err = rueidis.NewClient(s.options); err != nil {
+			s.client = nil
+			return fmt.Errorf("connect to Redis: %w", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, late)
+	defer cancel()
+	at := s.l.at(s.l.options.Now())
+	if err := s.meet(ctx, at.t); err != nil {
+		return err
+	}
+	n := min(most, len(s.active))
+	turn := s.active[:n]
+	for part := range slices.Chunk(turn, batch) {
+		if err := s.exchange(ctx, part, at, last); err != nil {
+			return err
+		}
+	}
+	s.active = append(s.active[n:], turn...)
+	s.active = slices.DeleteFunc(s.active, func(v *view) bool { return s.drop(v, at.t) })
+	s.heard.Store(at.t)
+	return nil
+}
+
+// collect takes over the accounts that asked to be told.
+func (s *share) collect() {
+	for a := s.head.Swap(nil); a != nil; {
+		next := a.next
+		a.next = nil
+		s.active = append(s.active, &view{of: a, known: map[string]*state{}, asked: s.l.clock()})
+		a = next
+	}
+}
+
+// drop reports whether v need not be told any more for now.
+func (s *share) drop(v *view, t int64) bool {
+	a := v.of
+	a.home.mu.Lock()
+	defer a.home.mu.Unlock()
+	if a.gone {
+		return true
+	}
+	if a.running > 0 || a.asked+a.askedIssues > 0 || v.demand+v.issueDemand > 0 || t-v.asked < int64(quiet) ||
+		a.day.newest.own != a.day.newest.told || v.learned == 0 {
+		return false
+	}
+	a.queued = false
+	return true
+}
+
+// meet tells that this replica is there and counts the others.
+func (s *share) meet(ctx context.Context, t int64) error {
+	s.number++
+	sign := fmt.Sprint(s.number)
+	b := s.client.B
+	answers := s.client.DoMulti(ctx,
+		b().Hset().Key(present).FieldValue().FieldValue(s.id, sign).Build(),
+		b().Hgetall().Key(present).Build(),
+		b().Expire().Key(present).Seconds(keep).Build())
+	for _, a := range answers {
+		if err := a.Error(); err != nil {
+			return fmt.Errorf("tell Redis that this replica is there: %w", err)
+		}
+	}
+	all, err := answers[1].AsStrMap()
+	if err != nil {
+		return fmt.Errorf("read the replicas from Redis: %w", err)
+	}
+	if all[s.id] != sign {
+		return errMismatch
+	}
+	delete(all, s.id)
+	for id, sign := range all {
+		if p := s.peers[id]; p == nil || p.sign != sign {
+			s.peers[id] = &peer{sign: sign, since: t}
+		}
+	}
+	n := int64(1)
+	for id, p := range s.peers { // one that Redis lost is there until it gave no sign for long enough
+		if s.live(id, t) {
+			n++
+		} else if t-p.since > int64(clean) {
+			if err := s.client.Do(ctx, b().Hdel().Key(present).Field(id).Build()).Error(); err != nil {
+				return fmt.Errorf("remove a replica that is gone from Redis: %w", err)
+			}
+			delete(s.peers, id)
+		}
+	}
+	s.l.replicas.Store(n)
+	if added, err := answers[0].AsInt64(); err == nil && added == 1 {
+		s.l.tellAll() // Redis is new to this replica, or lost its data
+	}
+	return nil
+}
+
+// live reports whether the other replica gave a sign lately.
+func (s *share) live(id string, t int64) bool {
+	p := s.peers[id]
+	return p != nil && t-p.since < int64(gone)
+}
+
+// tellAll makes every account that spent something today be told anew.
+func (l *Limiter) tellAll() {
+	today := l.at(l.options.Now()).calendar.day
+	l.mu.Lock()
+	all := slices.Collect(maps.Values(l.clients))
+	for _, o := range l.organizations {
+		all = append(all, &o.account)
+	}
+	l.mu.Unlock()
+	l.share.keys = map[string]bool{}
+	for _, a := range all {
+		a.home.mu.Lock()
+		spent := a.day.in(today)
+		spent.told = 0
+		yes := l.tells(a, spent.own > 0 && a.terms.limited() && !a.gone)
+		a.home.mu.Unlock()
+		l.tell(a, yes)
+	}
+}
