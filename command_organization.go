@@ -150,18 +150,14 @@ func (c *OrganizationChangeCommand) Run(ctx context.Context, e *environment) err
 	return c.do(ctx, e, "change", func(r *registry.Registry) error {
 		change := registry.OrganizationChange{Name: c.Name}
 		if c.changesTerms() {
-			before, err := r.Organization(ctx, c.ID)
-			if err != nil {
-				return err
+			change.Terms = func(t *registry.Terms) {
+				if c.Products != nil || c.InheritProducts {
+					t.Products = c.Products.set()
+				}
+				if c.TokenLifetime != nil || c.InheritTokenLifetime {
+					t.TokenLifetime = c.TokenLifetime.limit()
+				}
 			}
-			terms := before.Terms
-			if c.Products != nil || c.InheritProducts {
-				terms.Products = c.Products.set()
-			}
-			if c.TokenLifetime != nil || c.InheritTokenLifetime {
-				terms.TokenLifetime = c.TokenLifetime.limit()
-			}
-			change.Terms = &terms
 		}
 		_, err := r.ChangeOrganization(ctx, e.actor(), c.ID, change)
 		return err

@@ -25,7 +25,7 @@ type facts struct {
 	Application    string
 	Environment    string
 	AgreementID    string
-	Terms          registry.Terms // the agreement's where it sets a field, else the organization's
+	Terms          registry.Terms // the effective ones (registry.Grant.Effective)
 	Secrets        []registry.ClientSecret
 	// OrganizationTerms are the organization's own: they bind all its clients together.
 	OrganizationTerms registry.Terms
@@ -36,13 +36,14 @@ type facts struct {
 }
 
 func newClient(g registry.Grant) *Client {
-	c := &Client{facts: facts{
+	terms, _ := g.Effective()
+	return &Client{facts: facts{
 		ID:             g.Client.ID,
 		OrganizationID: g.Client.OrganizationID,
 		Application:    g.Client.Application,
 		Environment:    g.Client.Environment,
 		AgreementID:    g.Client.AgreementID,
-		Terms:          g.Organization.Terms,
+		Terms:          terms,
 		Secrets:        g.Client.Secrets,
 		refused: g.Client.DisabledAt != 0 || g.Client.RemovedAt != 0 ||
 			g.Organization.DisabledAt != 0 || g.Organization.RemovedAt != 0,
@@ -50,10 +51,6 @@ func newClient(g registry.Grant) *Client {
 		agreement:         g.Agreement,
 		OrganizationTerms: g.Organization.Terms,
 	}}
-	if g.Agreement != nil {
-		c.Terms = g.Agreement.Terms.Over(g.Organization.Terms)
-	}
-	return c
 }
 
 // Dead reports whether another state has replaced this one: whoever kept the
@@ -73,6 +70,12 @@ func (c *Client) ValidFrom() registry.Time { return c.validFrom }
 // has nothing that could lapse; one whose agreement was removed is not covered.
 func (c *Client) InForce(now registry.Time) bool {
 	return c.AgreementID == "" || c.agreement != nil && c.agreement.InForce(now)
+}
+
+// Shadow reports whether the client's agreement refuses nothing: what its terms and dates
+// do not allow is let through, and counted. A removed one refuses.
+func (c *Client) Shadow() bool {
+	return c.agreement != nil && c.agreement.RemovedAt == 0 && c.agreement.Enforce == registry.Shadow
 }
 
 // EndsAt is when the client's agreement ends; zero when it does not.

@@ -277,7 +277,7 @@ func TestRow067FormScope(t *testing.T) {
 	f("", "a b")
 	f("b", "b")
 	// Where nothing is licensed by name there is no scope: an empty one is none (RFC 6749 §3.3).
-	_, err := w.store.ChangeOrganization(t.Context(), operator, w.organization.ID, registry.OrganizationChange{Terms: &registry.Terms{}})
+	_, err := w.store.ChangeOrganization(t.Context(), operator, w.organization.ID, registry.OrganizationChange{Terms: func(t *registry.Terms) { *t = registry.Terms{} }})
 	w.check(err)
 	w.catchUp()
 	if got, _ := w.wantGranted(w.submit("", w.grant())); got.Scope != nil {

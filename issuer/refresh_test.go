@@ -141,7 +141,7 @@ func TestRefreshRefusals(t *testing.T) {
 	w.store.away.Store(false)
 
 	// Its scope is not licensed any more: nothing prolongs it.
-	_, err = w.store.ChangeOrganization(t.Context(), operator, w.organization.ID, registry.OrganizationChange{Terms: &registry.Terms{Products: products("a")}})
+	_, err = w.store.ChangeOrganization(t.Context(), operator, w.organization.ID, registry.OrganizationChange{Terms: func(t *registry.Terms) { t.Products = products("a") }})
 	w.check(err)
 	w.catchUp()
 	f("a scope that is gone", withToken(w.client.ID, w.secret, jws), 400, answer.InvalidScope)

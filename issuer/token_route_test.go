@@ -396,7 +396,7 @@ func TestRow067Scope(t *testing.T) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
 			_, err := w.store.ChangeOrganization(t.Context(), operator, w.organization.ID,
-				registry.OrganizationChange{Terms: &registry.Terms{Products: licensed}})
+				registry.OrganizationChange{Terms: func(t *registry.Terms) { t.Products = licensed }})
 			w.check(err)
 			w.catchUp()
 			body := w.good()

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"strings"
@@ -13,6 +14,7 @@ type NewAgreement struct {
 	StartsAt       Time
 	EndsAt         Time // zero: open
 	Terms          Terms
+	Enforce        Mode // "": Enforce
 }
 
 // AgreementChange says what to change; nil leaves a field as it is.
@@ -20,7 +22,8 @@ type AgreementChange struct {
 	Name     *string
 	StartsAt *Time
 	EndsAt   *Time
-	Terms    *Terms
+	Terms    func(*Terms) // changes them as they are then
+	Enforce  *Mode
 }
 
 func (a Agreement) check() error {
@@ -30,13 +33,16 @@ func (a Agreement) check() error {
 	if a.StartsAt < 0 || a.EndsAt < 0 || a.EndsAt != 0 && a.EndsAt <= a.StartsAt {
 		return invalid("ends_at: an agreement ends after it starts")
 	}
+	if a.Enforce != Enforce && a.Enforce != Shadow {
+		return invalid("enforce: use enforce or shadow")
+	}
 	return checkTerms(a.Terms)
 }
 
 // CreateAgreement makes an agreement of an organization. It says nothing yet until clients
 // are linked to it.
 func (r *Registry) CreateAgreement(ctx context.Context, a Actor, n NewAgreement) (g Agreement, err error) {
-	g = Agreement{OrganizationID: n.OrganizationID, Name: n.Name, StartsAt: n.StartsAt, EndsAt: n.EndsAt, Terms: n.Terms}
+	g = Agreement{OrganizationID: n.OrganizationID, Name: n.Name, StartsAt: n.StartsAt, EndsAt: n.EndsAt, Terms: n.Terms, Enforce: cmp.Or(n.Enforce, Enforce)}
 	if err := g.check(); err != nil {
 		return g, err
 	}
@@ -47,6 +53,9 @@ func (r *Registry) CreateAgreement(ctx context.Context, a Actor, n NewAgreement)
 		if _, err := liveOrganization(ctx, tx, n.OrganizationID); err != nil {
 			return nil, err
 		}
+		if err := checkGrants(ctx, tx, Terms{}, g.Terms); err != nil {
+			return nil, err
+		}
 		g.CreatedAt = tx.now
 		return &deed{"create", KindAgreement, g.ID, g.Name}, insertAgreement(ctx, tx, g)
 	})
@@ -54,8 +63,8 @@ func (r *Registry) CreateAgreement(ctx context.Context, a Actor, n NewAgreement)
 }
 
 func insertAgreement(ctx context.Context, x execer, g Agreement) error {
-	err := set(ctx, x, `INSERT INTO agreement (id, organization_id, name, starts_at, ends_at, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-		g.ID, g.OrganizationID, g.Name, g.StartsAt, g.EndsAt, g.CreatedAt)
+	err := set(ctx, x, `INSERT INTO agreement (id, organization_id, name, starts_at, ends_at, enforce, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		g.ID, g.OrganizationID, g.Name, g.StartsAt, g.EndsAt, string(g.Enforce), g.CreatedAt)
 	if err != nil {
 		return err
 	}
@@ -63,21 +72,25 @@ func insertAgreement(ctx context.Context, x execer, g Agreement) error {
 }
 
 func updateAgreement(ctx context.Context, x execer, g Agreement) error {
-	err := set(ctx, x, `UPDATE agreement SET name = $1, starts_at = $2, ends_at = $3 WHERE id = $4`, g.Name, g.StartsAt, g.EndsAt, g.ID)
+	err := set(ctx, x, `UPDATE agreement SET name = $1, starts_at = $2, ends_at = $3, enforce = $4 WHERE id = $5`,
+		g.Name, g.StartsAt, g.EndsAt, string(g.Enforce), g.ID)
 	if err != nil {
 		return err
 	}
 	return saveTerms(ctx, x, g.ID, g.Terms)
 }
 
-const agreementColumns = `a.id, a.organization_id, a.name, a.starts_at, a.ends_at, a.created_at, a.removed_at`
+const agreementColumns = `COALESCE(a.id, ''), COALESCE(a.organization_id, ''), COALESCE(a.name, ''), a.starts_at, a.ends_at, COALESCE(a.enforce, ''), a.created_at, a.removed_at`
+
+func (a *Agreement) fields() []any {
+	return []any{&a.ID, &a.OrganizationID, &a.Name, &a.StartsAt, &a.EndsAt, &a.Enforce, &a.CreatedAt, &a.RemovedAt}
+}
 
 func findAgreements(ctx context.Context, q querier, where string, args ...any) (found []Agreement, err error) {
 	err = each(ctx, q, func(rows *sql.Rows) error {
 		var g Agreement
 		var terms termsRow
-		fields := []any{&g.ID, &g.OrganizationID, &g.Name, &g.StartsAt, &g.EndsAt, &g.CreatedAt, &g.RemovedAt}
-		if err := rows.Scan(append(fields, terms.fields()...)...); err != nil {
+		if err := rows.Scan(append(g.fields(), terms.fields()...)...); err != nil {
 			return err
 		}
 		g.Terms, err = terms.terms()
@@ -138,14 +151,22 @@ func (r *Registry) ChangeAgreement(ctx context.Context, a Actor, id string, c Ag
 			g.EndsAt = *c.EndsAt
 			changed = append(changed, "ends_at")
 		}
+		before := g.Terms
 		if c.Terms != nil {
-			g.Terms = *c.Terms
+			c.Terms(&g.Terms)
 			changed = append(changed, "terms")
+		}
+		if c.Enforce != nil {
+			g.Enforce = *c.Enforce
+			changed = append(changed, "enforce")
 		}
 		if changed == nil {
 			return nil, nil
 		}
 		if err := g.check(); err != nil {
+			return nil, err
+		}
+		if err := checkGrants(ctx, tx, before, g.Terms); err != nil {
 			return nil, err
 		}
 		return &deed{"change", KindAgreement, id, strings.Join(changed, " ")}, updateAgreement(ctx, tx, g)

@@ -41,6 +41,7 @@ type DeclaredAgreement struct {
 	StartsAt Time
 	EndsAt   Time
 	Terms    Terms
+	Enforce  Mode // "": Enforce
 	Removed  bool
 }
 

@@ -224,7 +224,7 @@ func (s *Step) terms(before, after Terms) {
 	s.field("terms.products", before.Products.text(), after.Products.text())
 	s.field("terms.catalogs", before.Catalogs.text(), after.Catalogs.text())
 	was, is := before.limits(), after.limits()
-	for i, name := range []string{"request_rate", "request_burst", "concurrent", "quota_day", "quota_month", "token_lifetime", "issue_rate"} {
+	for i, name := range limitNames() {
 		s.field("terms."+name, was[i].text(name == "token_lifetime"), is[i].text(name == "token_lifetime"))
 	}
 }
@@ -307,7 +307,7 @@ func (a *agreements) name(id string) string { return cmp.Or(a.names[id], id) }
 
 // agreement finds and compares one.
 func (p *planner) agreement(ctx context.Context, o owner, d DeclaredAgreement, byName map[string][]string, byID map[string]Agreement, places map[string]string, there *agreements) error {
-	want := Agreement{ID: d.ID, OrganizationID: o.id, Name: d.Name, StartsAt: d.StartsAt, EndsAt: d.EndsAt, Terms: d.Terms, CreatedAt: p.now}
+	want := Agreement{ID: d.ID, OrganizationID: o.id, Name: d.Name, StartsAt: d.StartsAt, EndsAt: d.EndsAt, Terms: d.Terms, Enforce: cmp.Or(d.Enforce, Enforce), CreatedAt: p.now}
 	if err := want.check(); err != nil {
 		return err
 	}
@@ -355,6 +355,9 @@ func (p *planner) agreement(ctx context.Context, o owner, d DeclaredAgreement, b
 	there.add(want)
 	if found {
 		s.field("name", now.Name, want.Name)
+		s.field("enforce", string(now.Enforce), string(want.Enforce))
+	} else if want.Enforce != Enforce {
+		s.field("enforce", "", string(want.Enforce))
 	}
 	s.field("starts_at", timeText(now.StartsAt), timeText(want.StartsAt))
 	s.field("ends_at", timeText(now.EndsAt), timeText(want.EndsAt))

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"database/sql"
+	"strings"
 )
 
 // NewCatalog is what CreateCatalog needs.
@@ -13,17 +14,32 @@ type NewCatalog struct {
 	Name           string
 }
 
+// CatalogChange says what to change; nil leaves a field as it is.
+type CatalogChange struct {
+	ExternalID     *string
+	OrganizationID *string // empty: nobody's
+	Public         *bool
+	Name           *string
+}
+
+func (c Catalog) check() error {
+	if err := checkExternalID("external_id", c.ExternalID); err != nil {
+		return err
+	}
+	if err := checkName("name", c.Name); err != nil {
+		return err
+	}
+	if !c.Public && c.OrganizationID == "" {
+		return invalid("organization_id: a private catalog has an owner")
+	}
+	return nil
+}
+
 // CreateCatalog makes a catalog. ErrConflict when another one has its external id.
 func (r *Registry) CreateCatalog(ctx context.Context, a Actor, n NewCatalog) (c Catalog, err error) {
 	c = Catalog{ExternalID: n.ExternalID, OrganizationID: n.OrganizationID, Public: n.Public, Name: n.Name}
-	if err := checkExternalID("external_id", n.ExternalID); err != nil {
+	if err := c.check(); err != nil {
 		return c, err
-	}
-	if err := checkName("name", n.Name); err != nil {
-		return c, err
-	}
-	if !n.Public && n.OrganizationID == "" {
-		return c, invalid("organization_id: a private catalog has an owner")
 	}
 	if c.ID, err = r.newID(); err != nil {
 		return c, err
@@ -101,11 +117,89 @@ func (r *Registry) Catalogs(ctx context.Context, organizationID string) (found [
 	return found, r.fault("read catalogs", err)
 }
 
-// RemoveCatalog removes a catalog. Its external id is free again.
+// FindCatalog returns the one that has an external id and is not removed, or ErrNotFound.
+func (r *Registry) FindCatalog(ctx context.Context, externalID string) (c Catalog, err error) {
+	defer r.observe(opRead, r.options.Now(), &err)
+	if !storable(externalID) {
+		return c, notFound(KindCatalog)
+	}
+	found, err := findCatalogs(ctx, r.engine.read, `external_id = $1 AND removed_at IS NULL`, externalID)
+	if err == nil {
+		c, err = one(found, KindCatalog, nil)
+	}
+	return c, r.fault("read catalog", err)
+}
+
+// EachCatalog calls use with all that are not removed, one at a time, without their names
+// and times: as many as there may be, they are never all in memory.
+func (r *Registry) EachCatalog(ctx context.Context, use func(Catalog)) (err error) {
+	defer r.observe(opRead, r.options.Now(), &err)
+	err = each(ctx, r.engine.read, func(rows *sql.Rows) error {
+		var c Catalog
+		err := rows.Scan(&c.ID, &c.ExternalID, &c.OrganizationID, &c.Public)
+		use(c)
+		return err
+	}, `SELECT id, external_id, COALESCE(organization_id, ''), visibility = 'public' FROM catalog WHERE removed_at IS NULL`)
+	return r.fault("read catalogs", err)
+}
+
+// ChangeCatalog changes what c sets and returns the result. What is granted to others stays
+// granted: to the same catalog, whatever its external id and its owner are then.
+func (r *Registry) ChangeCatalog(ctx context.Context, a Actor, id string, c CatalogChange) (catalog Catalog, err error) {
+	err = r.mutate(ctx, "change catalog", a, func(tx *tx) (*deed, error) {
+		if catalog, err = findCatalog(ctx, tx, id); err != nil {
+			return nil, err
+		}
+		if catalog.RemovedAt != 0 {
+			return nil, conflict("the catalog was removed")
+		}
+		before := catalog
+		var changed []string
+		for _, field := range []struct {
+			name      string
+			value, to *string
+		}{{"external_id", &catalog.ExternalID, c.ExternalID}, {"organization", &catalog.OrganizationID, c.OrganizationID}, {"name", &catalog.Name, c.Name}} {
+			if field.to != nil {
+				*field.value = *field.to
+				changed = append(changed, field.name)
+			}
+		}
+		if c.Public != nil {
+			catalog.Public = *c.Public
+			changed = append(changed, catalog.visibility())
+		}
+		if catalog == before {
+			return nil, nil
+		}
+		if err := catalog.check(); err != nil {
+			return nil, err
+		}
+		if catalog.OrganizationID != before.OrganizationID && catalog.OrganizationID != "" {
+			if _, err := liveOrganization(ctx, tx, catalog.OrganizationID); err != nil {
+				return nil, err
+			}
+		}
+		err := updateCatalog(ctx, tx, catalog)
+		if r.engine.duplicate(err) {
+			return nil, conflict("another catalog has this external id")
+		}
+		if err == nil && catalog.ExternalID != before.ExternalID {
+			err = regrant(ctx, tx, a, before.ExternalID, catalog.ExternalID)
+		}
+		return &deed{"change", KindCatalog, id, strings.Join(changed, " ")}, err
+	})
+	return catalog, err
+}
+
+// RemoveCatalog removes a catalog, and takes it out of all terms that grant it. Its external
+// id is free again: who makes a catalog of that name later shares it with nobody.
 func (r *Registry) RemoveCatalog(ctx context.Context, a Actor, id string) error {
 	return r.mutate(ctx, "remove catalog", a, func(tx *tx) (*deed, error) {
 		c, err := findCatalog(ctx, tx, id)
 		if err != nil || c.RemovedAt != 0 {
+			return nil, err
+		}
+		if err := regrant(ctx, tx, a, c.ExternalID, ""); err != nil {
 			return nil, err
 		}
 		return &deed{"remove", KindCatalog, id, ""}, tx.set(ctx, `UPDATE catalog SET removed_at = $1 WHERE id = $2`, tx.now, id)

@@ -111,7 +111,7 @@ const unlimited = -1
 
 // termsColumns are the columns of the table terms under an alias, in the order of termsRow.
 func termsColumns(alias string) string {
-	names := []string{"products", "catalogs", "request_rate", "request_burst", "concurrent", "quota_day", "quota_month", "token_lifetime", "issue_rate"}
+	names := append(setNames(), limitNames()...)
 	return alias + "." + strings.Join(names, ", "+alias+".")
 }
 
@@ -131,7 +131,7 @@ func (r *termsRow) fields() []any {
 
 func (r *termsRow) terms() (Terms, error) {
 	var t Terms
-	for i, s := range []*Set{&t.Products, &t.Catalogs} {
+	for i, s := range t.sets() {
 		switch text := r.sets[i]; {
 		case !text.Valid:
 		case text.String == "*":
@@ -155,6 +155,15 @@ func (r *termsRow) terms() (Terms, error) {
 	return t, nil
 }
 
+// setNames and limitNames are the columns, and the names in JSON.
+func setNames() []string { return []string{"products", "catalogs"} }
+
+func limitNames() []string {
+	return []string{"request_rate", "request_burst", "concurrent", "quota_day", "quota_month", "token_lifetime", "issue_rate"}
+}
+
+func (t *Terms) sets() []*Set { return []*Set{&t.Products, &t.Catalogs} }
+
 // limits are the numbers of t in the order of their columns.
 func (t *Terms) limits() []*Limit {
 	return []*Limit{&t.RequestRate, &t.RequestBurst, &t.Concurrent, &t.QuotaDay, &t.QuotaMonth, &t.TokenLifetime, &t.IssueRate}
@@ -163,7 +172,7 @@ func (t *Terms) limits() []*Limit {
 // saveTerms writes the terms of one organization or agreement.
 func saveTerms(ctx context.Context, x execer, owner string, t Terms) error {
 	args := []any{owner}
-	for _, s := range []Set{t.Products, t.Catalogs} {
+	for _, s := range t.sets() {
 		switch s.State {
 		case Unset:
 			args = append(args, nil)

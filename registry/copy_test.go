@@ -50,7 +50,7 @@ func fillStore(t *testing.T, r *Registry, n int) Client {
 	ctx := context.Background()
 	organization := must(r.CreateOrganization(ctx, operator, "Blå Nöte – 𝄞 \"q\" 'x'", Terms{
 		Products: Set{State: Value, Values: []string{"tracks"}}, Catalogs: Set{State: Unlimited}, RequestRate: Limit{State: Value, Value: 7}}))(t)
-	agreement := must(r.CreateAgreement(ctx, operator, NewAgreement{OrganizationID: organization.ID, Name: "gold", Terms: Terms{QuotaDay: Limit{State: Unlimited}}}))(t)
+	agreement := must(r.CreateAgreement(ctx, operator, NewAgreement{OrganizationID: organization.ID, Name: "gold", Enforce: Shadow, Terms: Terms{QuotaDay: Limit{State: Unlimited}}}))(t)
 	must(r.CreateCatalog(ctx, operator, NewCatalog{ExternalID: "ext", OrganizationID: organization.ID, Name: "Own"}))(t)
 	c, _, err := r.CreateClient(ctx, operator, NewClient{OrganizationID: organization.ID, AgreementID: agreement.ID, Application: "player", Environment: "prod"})
 	if err != nil {
@@ -144,6 +144,22 @@ func TestCopy(t *testing.T) {
 			t.Error(err)
 		}
 		digests(t, target)
+	})
+}
+
+// TestCopyHasAllColumns: what a migration added to a table is copied like the rest.
+func TestCopyHasAllColumns(t *testing.T) {
+	pairs(t, func(t *testing.T, from, to func(*testing.T) secret.Secret) {
+		source, c := filled(t, from(t), 1)
+		target := to(t)
+		if _, err := Copy(context.Background(), CopyOptions{From: source, To: target, MasterKey: masterKey}); err != nil {
+			t.Fatal(err)
+		}
+		was, is := must(openAt(t, source).Grant(context.Background(), c.ID))(t), must(openAt(t, target).Grant(context.Background(), c.ID))(t)
+		same(t, "client", is, nil, was)
+		if is.Agreement.Enforce != Shadow {
+			t.Errorf("the agreement is %+v", is.Agreement)
+		}
 	})
 }
 
@@ -305,14 +321,18 @@ func TestCopyOfAnOlderStore(t *testing.T) {
 	path, target := file(t), file(t)
 	source, c := filled(t, secret.Secret("sqlite:"+path), 1)
 	execute(t, path, `ALTER TABLE client_secret DROP COLUMN kind`)
+	execute(t, path, `ALTER TABLE agreement DROP COLUMN enforce`)
 	execute(t, path, `DELETE FROM goose_db_version WHERE version_id > 1`)
 	before := must(os.ReadFile(path))(t)
 	if _, err := Copy(context.Background(), CopyOptions{From: source, To: secret.Secret("sqlite:" + target), MasterKey: masterKey}); err != nil {
 		t.Fatal(err)
 	}
-	got := must(openAt(t, secret.Secret("sqlite:"+target)).Client(context.Background(), c.ID))(t)
-	if len(got.Secrets) != 2 || got.Secrets[0].Kind != SHA256 {
-		t.Errorf("secrets are %+v", got.Secrets)
+	got := must(openAt(t, secret.Secret("sqlite:"+target)).Grant(context.Background(), c.ID))(t)
+	if s := got.Client.Secrets; len(s) != 2 || s[0].Kind != SHA256 {
+		t.Errorf("secrets are %+v", s)
+	}
+	if got.Agreement.Enforce != Enforce {
+		t.Errorf("the agreement is %+v", got.Agreement)
 	}
 	if string(must(os.ReadFile(path))(t)) != string(before) {
 		t.Error("the source was changed")

@@ -64,7 +64,7 @@ func TestOrganization(t *testing.T) {
 		same(t, "renamed", got, err, want)
 		check("renamed, read")
 		want.Terms = none
-		got, err = r.ChangeOrganization(ctx, operator, made.ID, OrganizationChange{Terms: &none})
+		got, err = r.ChangeOrganization(ctx, operator, made.ID, OrganizationChange{Terms: func(t *Terms) { *t = none }})
 		same(t, "without terms", got, err, want)
 		check("without terms, read")
 		got, err = r.ChangeOrganization(ctx, operator, made.ID, OrganizationChange{})
@@ -187,7 +187,7 @@ func TestTermsAreChecked(t *testing.T) {
 		same(t, "star", got.Terms, err, Terms{Products: names("*")})
 		// No names at all allow nothing, which is not the same as unset.
 		nothing := Terms{Products: names()}
-		got, err = r.ChangeOrganization(ctx, operator, o.ID, OrganizationChange{Terms: &nothing})
+		got, err = r.ChangeOrganization(ctx, operator, o.ID, OrganizationChange{Terms: func(t *Terms) { *t = nothing }})
 		if err != nil || got.Terms.Products.State != Value {
 			t.Errorf("nothing allowed is %+v, %v", got.Terms.Products, err)
 		}
@@ -212,6 +212,7 @@ func TestTermsColumnsAreComplete(t *testing.T) {
 				*f = Limit{State: Value, Value: int64(i + 1)}
 			}
 		}
+		must(r.CreateCatalog(context.Background(), operator, NewCatalog{ExternalID: "Catalogs", Public: true, Name: "x"}))(t)
 		o := must(r.CreateOrganization(context.Background(), operator, "x", terms))(t)
 		got, err := r.Organization(context.Background(), o.ID)
 		same(t, "terms", got.Terms, err, terms)
@@ -234,14 +235,14 @@ func TestAgreement(t *testing.T) {
 		o := must(r.CreateOrganization(ctx, operator, "Blue Note", Terms{}))(t)
 		start, end := At(c.now()), At(c.now()).later(24*time.Hour)
 		made := must(r.CreateAgreement(ctx, operator, NewAgreement{OrganizationID: o.ID, Name: "2020", StartsAt: start, EndsAt: end, Terms: everyState()}))(t)
-		want := Agreement{ID: made.ID, OrganizationID: o.ID, Name: "2020", StartsAt: start, EndsAt: end, Terms: everyState(), CreatedAt: At(c.now())}
+		want := Agreement{ID: made.ID, OrganizationID: o.ID, Name: "2020", StartsAt: start, EndsAt: end, Terms: everyState(), Enforce: Enforce, CreatedAt: At(c.now())}
 		same(t, "created", made, nil, want)
 		got, err := r.Agreement(ctx, made.ID)
 		same(t, "read", got, err, want)
 
-		open, name, terms := Time(0), "2021", Terms{IssueRate: Limit{State: Value, Value: 60}}
-		got, err = r.ChangeAgreement(ctx, operator, made.ID, AgreementChange{Name: &name, EndsAt: &open, Terms: &terms})
-		want.Name, want.EndsAt, want.Terms = name, 0, terms
+		open, name, terms, shadow := Time(0), "2021", Terms{IssueRate: Limit{State: Value, Value: 60}}, Shadow
+		got, err = r.ChangeAgreement(ctx, operator, made.ID, AgreementChange{Name: &name, EndsAt: &open, Terms: func(t *Terms) { *t = terms }, Enforce: &shadow})
+		want.Name, want.EndsAt, want.Terms, want.Enforce = name, 0, terms, Shadow
 		same(t, "changed", got, err, want)
 		got, err = r.Agreement(ctx, made.ID)
 		same(t, "changed, read", got, err, want)
@@ -254,6 +255,8 @@ func TestAgreement(t *testing.T) {
 
 		_, err = r.ChangeAgreement(ctx, operator, made.ID, AgreementChange{EndsAt: &start})
 		wants(t, "ends as it starts", err, ErrInvalid, "ends after it starts")
+		_, err = r.ChangeAgreement(ctx, operator, made.ID, AgreementChange{Enforce: new(Mode("perhaps"))})
+		wants(t, "unknown mode", err, ErrInvalid, "enforce: use enforce or shadow")
 		_, err = r.CreateAgreement(ctx, operator, NewAgreement{OrganizationID: "none", Name: "x"})
 		wants(t, "unknown organization", err, ErrNotFound, "no such organization")
 		_, err = r.CreateAgreement(ctx, operator, NewAgreement{OrganizationID: o.ID})

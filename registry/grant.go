@@ -8,7 +8,7 @@ import (
 // grantQuery is one statement, so that what it reads is of one moment on every engine.
 func grantQuery() string {
 	return `SELECT ` + clientColumns + `, ` + organizationColumns + `, ` + termsColumns("ot") + `,
-	COALESCE(a.id, ''), COALESCE(a.organization_id, ''), COALESCE(a.name, ''), a.starts_at, a.ends_at, a.created_at, a.removed_at, ` + termsColumns("ta") + `, ` + secretColumns + `
+	` + agreementColumns + `, ` + termsColumns("ta") + `, ` + secretColumns + `
 	FROM client c
 	JOIN organization o ON o.id = c.organization_id
 	LEFT JOIN terms ot ON ot.owner_id = o.id
@@ -43,7 +43,7 @@ func (r *Registry) findGrant(ctx context.Context, clientID string) (g Grant, err
 		var s secretRow
 		fields := append(row.Client.fields(), row.Organization.fields()...)
 		fields = append(fields, ofOrganization.fields()...)
-		fields = append(fields, &a.ID, &a.OrganizationID, &a.Name, &a.StartsAt, &a.EndsAt, &a.CreatedAt, &a.RemovedAt)
+		fields = append(fields, a.fields()...)
 		fields = append(fields, ofAgreement.fields()...)
 		fields = append(fields, s.fields()...)
 		if err := rows.Scan(fields...); err != nil {

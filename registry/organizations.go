@@ -3,13 +3,14 @@ package registry
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
 )
 
 // OrganizationChange says what to change; nil leaves a field as it is.
 type OrganizationChange struct {
 	Name  *string
-	Terms *Terms
+	Terms func(*Terms) // changes them as they are then
 }
 
 // CreateOrganization makes an organization. t are the terms of everything that it licenses.
@@ -26,6 +27,9 @@ func (r *Registry) CreateOrganization(ctx context.Context, a Actor, name string,
 		return o, err
 	}
 	err = r.mutate(ctx, "create organization", a, func(tx *tx) (*deed, error) {
+		if err := checkGrants(ctx, tx, Terms{}, t); err != nil {
+			return nil, err
+		}
 		o = Organization{ID: id, Name: name, Terms: t, CreatedAt: tx.now}
 		return &deed{"create", KindOrganization, id, name}, insertOrganization(ctx, tx, o)
 	})
@@ -110,10 +114,11 @@ func (r *Registry) ChangeOrganization(ctx context.Context, a Actor, id string, c
 			}
 		}
 		if c.Terms != nil {
-			if err := checkTerms(*c.Terms); err != nil {
+			before := o.Terms
+			c.Terms(&o.Terms)
+			if err := errors.Join(checkTerms(o.Terms), checkGrants(ctx, tx, before, o.Terms)); err != nil {
 				return nil, err
 			}
-			o.Terms = *c.Terms
 			changed = append(changed, "terms")
 			if err := saveTerms(ctx, tx, id, o.Terms); err != nil {
 				return nil, err

@@ -98,29 +98,6 @@ type Terms struct {
 	IssueRate     Limit `json:"issue_rate"`     // tokens a minute
 }
 
-// Over returns t where it sets a field and otherwise below: an agreement's terms over its organization's.
-func (t Terms) Over(below Terms) Terms {
-	set := func(top, low Set) Set {
-		if top.State == Unset {
-			return low
-		}
-		return top
-	}
-	limit := func(top, low Limit) Limit {
-		if top.State == Unset {
-			return low
-		}
-		return top
-	}
-	return Terms{
-		Products: set(t.Products, below.Products), Catalogs: set(t.Catalogs, below.Catalogs),
-		RequestRate: limit(t.RequestRate, below.RequestRate), RequestBurst: limit(t.RequestBurst, below.RequestBurst),
-		Concurrent: limit(t.Concurrent, below.Concurrent),
-		QuotaDay:   limit(t.QuotaDay, below.QuotaDay), QuotaMonth: limit(t.QuotaMonth, below.QuotaMonth),
-		TokenLifetime: limit(t.TokenLifetime, below.TokenLifetime), IssueRate: limit(t.IssueRate, below.IssueRate),
-	}
-}
-
 // Organization is an external company that uses the services.
 type Organization struct {
 	ID              string `json:"id"`
@@ -140,9 +117,19 @@ type Agreement struct {
 	StartsAt       Time   `json:"starts_at"`
 	EndsAt         Time   `json:"ends_at"` // zero: open
 	Terms          Terms  `json:"terms"`
+	Enforce        Mode   `json:"enforce"`
 	CreatedAt      Time   `json:"created_at"`
 	RemovedAt      Time   `json:"removed_at"`
 }
+
+// Mode says what becomes of a request that an agreement does not allow.
+type Mode string
+
+// The modes.
+const (
+	Enforce Mode = "enforce" // it is refused
+	Shadow  Mode = "shadow"  // it is let through, and counted
+)
 
 // InForce reports whether requests and issuing at now are covered.
 func (a Agreement) InForce(now Time) bool {

@@ -65,7 +65,7 @@ func checkTerms(t Terms) error {
 			}
 		}
 	}
-	for i, what := range []string{"request_rate", "request_burst", "concurrent", "quota_day", "quota_month", "token_lifetime", "issue_rate"} {
+	for i, what := range limitNames() {
 		l := *t.limits()[i]
 		if l.State > Unlimited || l.State == Value && l.Value < 0 {
 			return invalid("%s: use 0 or more, or unlimited", what)
