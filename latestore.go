@@ -172,6 +172,24 @@ func (s *lateStore) Revocation(ctx context.Context, tokenID string) (registry.Re
 	return c.Revocation(ctx, tokenID)
 }
 
+// EachCatalog implements directory.Store.
+func (s *lateStore) EachCatalog(ctx context.Context, use func(registry.Catalog)) error {
+	c, err := s.opened()
+	if err != nil {
+		return err
+	}
+	return c.EachCatalog(ctx, use)
+}
+
+// Catalog implements directory.Store.
+func (s *lateStore) Catalog(ctx context.Context, id string) (registry.Catalog, error) {
+	c, err := s.opened()
+	if err != nil {
+		return registry.Catalog{}, err
+	}
+	return c.Catalog(ctx, id)
+}
+
 // Poll implements directory.Feed.
 func (s *lateStore) Poll(ctx context.Context) (changes []registry.Change, reset bool, err error) {
 	c, err := s.opened()

@@ -37,6 +37,7 @@ type facts struct {
 
 func newClient(g registry.Grant) *Client {
 	terms, _ := g.Effective()
+	terms.Catalogs = sorted(terms.Catalogs)
 	return &Client{facts: facts{
 		ID:             g.Client.ID,
 		OrganizationID: g.Client.OrganizationID,

@@ -1,8 +1,8 @@
 // Package directory is the live read side of the registry: a bounded cache of
-// clients, the revocations, the keys, and the change feed that keeps them true.
+// clients, all catalogs, the revocations, the keys, and the change feed that keeps them true.
 //
 // What it must never do: make a warm request wait for the store. Readers on the hot
-// path touch atomics only (Keys, Revoked, Fresh, and the Client that they hold); the
+// path touch atomics only (Keys, Revoked, Catalog, Fresh, and the Client that they hold); the
 // mutex here guards look-ups of clients that are not held yet. Start reading at Open,
 // then follow.
 package directory
@@ -36,6 +36,10 @@ type Store interface {
 	Revocations(ctx context.Context) ([]registry.Revocation, error)
 	// Revocation returns that of one token, or registry.ErrNotFound when it is not revoked.
 	Revocation(ctx context.Context, tokenID string) (registry.Revocation, error)
+	// EachCatalog calls use with each catalog that is not removed.
+	EachCatalog(ctx context.Context, use func(registry.Catalog)) error
+	// Catalog returns the catalog, a removed one too, or registry.ErrNotFound.
+	Catalog(ctx context.Context, id string) (registry.Catalog, error)
 }
 
 // Feed hands out changes in the order of their commits. One goroutine uses it.
@@ -70,6 +74,7 @@ type Directory struct {
 	metrics     *metrics
 	generation  atomic.Uint64 // of keys; a cached verification is good for one generation
 	revocations revocations
+	catalogs    atomic.Pointer[catalogMap]
 	readAt      atomic.Pointer[time.Time] // of the last complete look at the feed; nil: never
 
 	polling sync.Mutex // held while the feed is read and applied; never by readers
@@ -94,7 +99,7 @@ type keyring struct {
 // lock, so that its error is the one that is told.
 const lookPatience = 10 * time.Second
 
-// Open loads keys and revocations and follows the feed until Close. It fails when the
+// Open loads keys, revocations and catalogs and follows the feed until Close. It fails when the
 // store cannot be read; with o.Late only when the reason is another one than
 // registry.ErrUnavailable.
 func Open(ctx context.Context, store Store, feed Feed, o Options) (*Directory, error) {
@@ -106,6 +111,7 @@ func Open(ctx context.Context, store Store, feed Feed, o Options) (*Directory, e
 	}
 	d := &Directory{store: store, feed: feed, options: o, metrics: newMetrics(), done: make(chan struct{})}
 	d.keys.Store(&keyring{set: token.NewKeySet()})
+	d.catalogs.Store(&catalogMap{})
 	clients, err := simplelru.NewLRU(o.Clients, func(_ string, c *Client) { c.dead.Store(true) })
 	if err != nil {
 		return nil, fmt.Errorf("size the client cache: %w", err)
@@ -128,7 +134,7 @@ func (d *Directory) Close() {
 	<-d.done
 }
 
-// Loaded reports whether keys, revocations and a position in the feed were read once.
+// Loaded reports whether keys, revocations, catalogs and a position in the feed were read once.
 // Until then nothing is fresh, there is no key, and no client is taken from memory.
 func (d *Directory) Loaded() bool { return d.readAt.Load() != nil }
 
@@ -157,7 +163,7 @@ func (d *Directory) follow(ctx context.Context) {
 		case err != nil && !failing:
 			d.options.Log.Error("cannot read the change feed; going on with what is known", "error", err)
 		case err == nil && !loaded:
-			d.options.Log.Info("loaded keys, revocations and the position of the change feed")
+			d.options.Log.Info("loaded keys, revocations, catalogs and the position of the change feed")
 		case err == nil && failing:
 			d.options.Log.Info("reading the change feed again")
 		}
@@ -204,6 +210,9 @@ func (d *Directory) load(ctx context.Context) error {
 	}
 	// The revocations first: nothing is verified or signed before there is a key.
 	d.revoke(all)
+	if err := d.loadCatalogs(ctx); err != nil {
+		return err
+	}
 	if err := d.loadKeys(ctx); err != nil {
 		return err
 	}
@@ -215,7 +224,7 @@ func (d *Directory) load(ctx context.Context) error {
 }
 
 func (d *Directory) apply(ctx context.Context, changes []registry.Change) error {
-	reloadKeys := false
+	reloadKeys, catalogs := false, map[string]bool{}
 	var revoked []registry.Revocation
 	for _, c := range changes {
 		switch c.Kind {
@@ -232,9 +241,14 @@ func (d *Directory) apply(ctx context.Context, changes []registry.Change) error 
 			reloadKeys = true
 		case registry.KindClient, registry.KindOrganization, registry.KindAgreement:
 			d.drop(c)
+		case registry.KindCatalog:
+			catalogs[c.ID] = true
 		}
 	}
 	d.revoke(revoked)
+	if err := d.applyCatalogs(ctx, catalogs); err != nil {
+		return err
+	}
 	if reloadKeys {
 		return d.loadKeys(ctx)
 	}

@@ -98,6 +98,16 @@ func TestClientStates(t *testing.T) {
 		func(c *Client) bool { return !c.InForce(2) })
 	f("agreement missing", func(g *registry.Grant) { g.Agreement = nil }, func(c *Client) bool { return !c.InForce(2) && c.EndsAt() == 0 })
 	f("no agreement", func(g *registry.Grant) { g.Agreement, g.Client.AgreementID = nil, "" }, func(c *Client) bool { return c.InForce(2) })
+	mode := func(m registry.Mode, removed registry.Time) func(*registry.Grant) {
+		return func(g *registry.Grant) {
+			g.Agreement = &registry.Agreement{ID: "agreement-a", Enforce: m, RemovedAt: removed}
+		}
+	}
+	f("enforced", mode(registry.Enforce, 0), func(c *Client) bool { return !c.Shadow() })
+	f("in shadow", mode(registry.Shadow, 0), func(c *Client) bool { return c.Shadow() && c.InForce(1) })
+	f("in shadow, removed", mode(registry.Shadow, 1), func(c *Client) bool { return !c.Shadow() && !c.InForce(2) })
+	f("in no mode that is known", mode("other", 0), func(c *Client) bool { return !c.Shadow() })
+	f("in shadow, missing", func(g *registry.Grant) { g.Agreement = nil }, func(c *Client) bool { return !c.Shadow() })
 	f("terms", func(g *registry.Grant) {
 		g.Organization.Terms = registry.Terms{RequestRate: registry.Limit{State: registry.Value, Value: 1}, QuotaDay: registry.Limit{State: registry.Value, Value: 2}}
 		g.Agreement = &registry.Agreement{ID: "agreement-a", Terms: registry.Terms{RequestRate: registry.Limit{State: registry.Unlimited}}}

@@ -29,17 +29,19 @@ var start = time.Unix(1_700_000_000, 0)
 // memory is a store and its feed in memory. A test may set its fields while it holds mu
 // or while nothing reads.
 type memory struct {
-	mu      sync.Mutex
-	grants  map[string]registry.Grant
-	keys    []registry.Key
-	revoked []registry.Revocation
-	changes []registry.Change
-	reset   bool
-	news    chan struct{}
+	mu       sync.Mutex
+	grants   map[string]registry.Grant
+	catalogs map[string]registry.Catalog // by id
+	keys     []registry.Key
+	revoked  []registry.Revocation
+	changes  []registry.Change
+	reset    bool
+	news     chan struct{}
 
-	failPoll, failKeys, failRevocation error
-	onGrant                            func() // without mu, after the grant was read
-	reads, loads                       int    // of grants; of all revocations
+	failPoll, failKeys, failRevocation, failCatalog error
+	onGrant                                         func() // without mu, after the grant was read
+	reads, loads                                    int    // of grants; of all revocations
+	catalogReads, catalogLoads                      int
 }
 
 func (m *memory) Grant(ctx context.Context, id string) (registry.Grant, error) {
@@ -87,6 +89,29 @@ func (m *memory) Revocation(_ context.Context, id string) (registry.Revocation, 
 	return registry.Revocation{}, registry.ErrNotFound
 }
 
+func (m *memory) EachCatalog(_ context.Context, use func(registry.Catalog)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.catalogLoads++
+	for _, c := range m.catalogs {
+		if c.RemovedAt == 0 {
+			use(c)
+		}
+	}
+	return m.failCatalog
+}
+
+func (m *memory) Catalog(_ context.Context, id string) (registry.Catalog, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.catalogReads++
+	c, ok := m.catalogs[id]
+	if !ok {
+		return c, registry.ErrNotFound
+	}
+	return c, m.failCatalog
+}
+
 func (m *memory) Poll(context.Context) ([]registry.Change, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -129,7 +154,7 @@ type world struct {
 
 func newWorld(t *testing.T, change ...func(*Options)) *world {
 	t.Helper()
-	w := &world{T: t, clock: start, log: &strings.Builder{}, store: &memory{reset: true, grants: map[string]registry.Grant{}}}
+	w := &world{T: t, clock: start, log: &strings.Builder{}, store: &memory{reset: true, grants: map[string]registry.Grant{}, catalogs: map[string]registry.Catalog{}}}
 	for _, id := range []string{"a", "b", "c"} {
 		w.store.grants[id] = registry.Grant{
 			Client:       registry.Client{ID: id, OrganizationID: "organization-" + id, AgreementID: "agreement-" + id},

@@ -45,6 +45,9 @@ func (d *Directory) Collectors() []prometheus.Collector {
 			Name: "postern_directory_clients", Help: "Clients held in memory.",
 		}, func() float64 { return float64(d.Held()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "postern_directory_catalogs", Help: "Catalogs held in memory, which are all there are.",
+		}, func() float64 { return float64(d.HeldCatalogs()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "postern_directory_revocations", Help: "Revoked tokens held in memory until they expire.",
 		}, func() float64 { return float64(d.revocations.count.Load()) }),
 	}

@@ -93,6 +93,11 @@ func (memory) Revocations(context.Context) ([]registry.Revocation, error) { retu
 func (memory) Revocation(context.Context, string) (registry.Revocation, error) {
 	return registry.Revocation{}, registry.ErrNotFound
 }
+
+func (memory) EachCatalog(context.Context, func(registry.Catalog)) error { return nil }
+func (memory) Catalog(context.Context, string) (registry.Catalog, error) {
+	return registry.Catalog{}, registry.ErrNotFound
+}
 func (memory) Poll(context.Context) ([]registry.Change, bool, error) { return nil, false, nil }
 func (memory) News() (<-chan struct{}, time.Duration)                { return nil, 100 * time.Millisecond }
 

@@ -89,6 +89,11 @@ func (m *memory) Revocation(_ context.Context, id string) (registry.Revocation, 
 	return r, m.fail
 }
 
+func (*memory) EachCatalog(context.Context, func(registry.Catalog)) error { return nil }
+func (*memory) Catalog(context.Context, string) (registry.Catalog, error) {
+	return registry.Catalog{}, registry.ErrNotFound
+}
+
 func (m *memory) Poll(context.Context) ([]registry.Change, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
