@@ -44,7 +44,9 @@ type sharing struct {
 	asked, askedIssues         int64 // since the last report, refused ones too
 	issued                     int64 // access tokens, by this process, in a day
 	issuedIn                   int32
-	queued                     bool // the next report has it
+	queued                     bool  // the next report has it
+	followed                   int32 // the day until which the month has what others spent, and
+	followedBase               int64 // what it has of that day
 	next                       *account
 }
 
@@ -59,6 +61,7 @@ type moment struct {
 type portion struct {
 	requests, issues uint32
 	replicas         int64 // the shares are equal ones of so many; 0: they follow demand
+	fixed            bool  // there is no Redis that could change them
 }
 
 // part is the portion's part of n that are left, rounded so that the replicas' parts
@@ -167,8 +170,8 @@ func (a *account) checkQuota(v *verdict, policy policy, s *spent, limit int64, p
 	switch {
 	case left <= 0:
 		v.refuse(policy, int64(until))
-	case mine <= 0 && p.replicas > 0:
-		v.refuse(policy, int64(until)) // the rest is the others', as long as nobody can be asked
+	case mine <= 0 && p.fixed:
+		v.refuse(policy, int64(until)) // the rest is the others'
 	case mine <= 0:
 		v.refuse(policy, int64(time.Second))
 	case !loaded && s.own >= (limit-1)/unloaded+1:

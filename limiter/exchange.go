@@ -13,18 +13,16 @@ import (
 type message struct {
 	view *view
 	key  string
+	keep int64 // seconds
 	day  int32
 	state
 }
 
 // exchange tells the accounts and takes in the answers.
-func (s *share) exchange(ctx context.Context, part []*view, at moment, last bool) error {
+func (s *share) exchange(ctx context.Context, part []*view, at moment) error {
 	var messages []*message
 	for _, v := range part {
-		messages = s.write(messages, v, at, last)
-	}
-	if s.keysDay != at.calendar.day {
-		s.keysDay, s.keys = at.calendar.day, map[string]bool{}
+		messages = s.write(messages, v, at)
 	}
 	commands := make(rueidis.Commands, 0, 2*len(messages))
 	b := s.client.B
@@ -35,7 +33,7 @@ func (s *share) exchange(ctx context.Context, part []*view, at moment, last bool
 	}
 	for _, m := range messages {
 		if !s.keys[m.key] {
-			commands = append(commands, b().Expire().Key(m.key).Seconds(keep).Build())
+			commands = append(commands, b().Expire().Key(m.key).Seconds(m.keep).Build())
 		}
 	}
 	answers := s.client.DoMulti(ctx, commands...)
@@ -54,6 +52,11 @@ func (s *share) exchange(ctx context.Context, part []*view, at moment, last bool
 		}
 		s.keys[m.key] = true
 		delete(texts, s.id)
+		if m.day == at.calendar.day && m.keep == keepMonth { // first, for a share is taken of what is left
+			if err := s.catchUp(ctx, m.view, at); err != nil {
+				return err
+			}
+		}
 		if lost := s.learn(m, texts, at); lost != nil {
 			if err := s.giveBack(ctx, m.key, lost); err != nil {
 				return err
@@ -64,7 +67,7 @@ func (s *share) exchange(ctx context.Context, part []*view, at moment, last bool
 }
 
 // write appends v's messages: of the day, and of the day before what was not told of it yet.
-func (s *share) write(messages []*message, v *view, at moment, last bool) []*message {
+func (s *share) write(messages []*message, v *view, at moment) []*message {
 	a := v.of
 	a.home.mu.Lock()
 	defer a.home.mu.Unlock()
@@ -78,15 +81,18 @@ func (s *share) write(messages []*message, v *view, at moment, last bool) []*mes
 	const scale = 16
 	v.demand = v.demand/2 + a.asked*scale
 	v.issueDemand = v.issueDemand/2 + a.askedIssues*scale
-	a.asked, a.askedIssues, a.peak = 0, 0, a.running
 	now := state{running: a.peak, demand: v.demand, issueDemand: v.issueDemand}
-	if last {
+	a.asked, a.askedIssues, a.peak = 0, 0, a.running
+	if s.leaving {
 		now.running, now.demand, now.issueDemand = 0, 0, 0
 	}
 	add := func(spent *spent) {
 		s.number++
-		m := &message{view: v, day: spent.window, state: now, key: keyPrefix + keyKind(a.whose) + a.id + ":" + strconv.Itoa(int(spent.window))}
-		m.number, m.requests = s.number, spent.own
+		m := &message{view: v, day: spent.window, state: now, key: keyOf(a, spent.window), keep: keepDay}
+		if a.terms.month != none {
+			m.keep = keepMonth
+		}
+		m.number, m.at, m.requests = s.number, at.t/int64(time.Millisecond), spent.own
 		if a.issuedIn == spent.window {
 			m.issued = a.issued
 		}
@@ -99,81 +105,149 @@ func (s *share) write(messages []*message, v *view, at moment, last bool) []*mes
 	return messages
 }
 
-// keyKind tells organizations and clients apart in keys.
-func keyKind(whose policy) string {
-	if whose == organizations {
-		return "organization:"
+// keyOf is the key of an account's day.
+func keyOf(a *account, day int32) string {
+	kind := "client:"
+	if a.whose == organizations {
+		kind = "organization:"
 	}
-	return "client:"
+	return keyPrefix + kind + a.id + ":" + strconv.Itoa(int(day))
+}
+
+// settles is how long after midnight the last replica has told all of the day before.
+const settles = 5 * time.Second
+
+// catchUp reads, for the month's quota, what others spent on the days before today that
+// this replica did not follow to their end.
+func (s *share) catchUp(ctx context.Context, v *view, at moment) error {
+	today, a := at.calendar.day, v.of
+	a.home.mu.Lock()
+	followed, known := a.followed, a.followedBase
+	a.home.mu.Unlock()
+	final := at.now.Unix()-at.begins >= int64(settles/time.Second)
+	if followed == today {
+		if !v.unsettled || !final {
+			return nil
+		}
+		followed, known = today-1, v.yesterday
+	}
+	// The month began on first, and what was before it was loaded the store told.
+	first := today - int32(at.now.UTC().Day()) + 1
+	first = max(first, followed, s.l.loadedOn.Load())
+	commands := make(rueidis.Commands, 0, 31)
+	for day := first; day < today; day++ {
+		commands = append(commands, s.client.B().Hgetall().Key(keyOf(a, day)).Build())
+	}
+	news := int64(0)
+	for i, answer := range s.client.DoMulti(ctx, commands...) {
+		texts, err := answer.AsStrMap()
+		if err != nil {
+			return fmt.Errorf("read what was spent from Redis: %w", err)
+		}
+		delete(texts, s.id)
+		spent := int64(0)
+		for _, text := range texts {
+			if o, ok := parseState(text); ok {
+				spent += o.requests
+			}
+		}
+		if day := first + int32(i); day == followed {
+			spent = max(spent, known)
+			news -= known
+		}
+		news += spent
+		v.yesterday = spent
+	}
+	v.unsettled = !final && first < today
+	a.home.mu.Lock()
+	defer a.home.mu.Unlock()
+	if m := a.month.peek(at.calendar.month); m != nil {
+		m.base += news
+	}
+	if d := a.day.peek(today); d != nil {
+		a.followed, a.followedBase = today, d.base
+	}
+	return nil
 }
 
 // learn takes in what all others say in answer to m. It returns what Redis no longer has
 // of replicas that are gone.
-func (s *share) learn(m *message, texts map[string]string, at moment) (lost map[string]*state) {
-	v := m.view
-	sum := outcome{first: true}
+func (s *share) learn(m *message, texts map[string]string, at moment) (lost map[string]*known) {
+	o := outcome{first: true}
 	others := make(map[string]*state, len(texts))
 	for id, text := range texts {
-		o, ok := parseState(text)
+		other, ok := parseState(text)
 		if !ok {
 			continue // not ours; what it would say nobody knows
 		}
-		others[id] = &o
-		sum.requests += o.requests
+		others[id] = &other
+		o.requests += other.requests
 		if s.live(id, at.t) {
-			sum.demand += o.demand
-			sum.issueDemand += o.issueDemand
-			sum.running += o.running
-			if o.demand > m.demand || o.demand == m.demand && id < s.id {
-				sum.first = false
+			o.demand += other.demand
+			o.issueDemand += other.issueDemand
+			o.running += other.running
+			if other.demand > m.demand || other.demand == m.demand && id < s.id {
+				o.first = false
 			}
 		}
 	}
-	today := m.day == at.calendar.day
-	if today {
-		if v.window != m.day { // a new day counts from zero
-			for _, k := range v.known {
-				k.requests, k.issued = 0, 0
-			}
-			v.window = m.day
-		}
-		for id, k := range v.known {
-			switch {
-			case others[id] != nil || k.requests == 0:
-			case s.live(id, at.t):
-				sum.requests += k.requests // it is about to tell it again
-			default:
-				if lost == nil {
-					lost = map[string]*state{}
-				}
-				lost[id] = k
-				sum.requests += k.requests
-			}
-		}
-		for id, o := range others {
-			before := v.known[id]
-			if before == nil {
-				before = &state{}
-				v.known[id] = before
-			}
-			if v.learned != 0 {
-				sum.news += max(0, o.requests-before.requests)
-				sum.issueNews += max(0, o.issued-before.issued)
-			}
-			before.requests, before.issued = max(before.requests, o.requests), max(before.issued, o.issued)
-		}
+	if m.day == at.calendar.day {
+		lost = s.compare(m.view, m.day, others, &o, at.t)
 	}
-	v.of.learn(m, sum, at.t, s.l.replicas.Load())
-	if today {
-		v.learned = at.t
+	m.view.of.learn(m, o, at.t, s.l.replicas.Load())
+	if m.day == at.calendar.day {
+		m.view.learned = at.t
+	}
+	return lost
+}
+
+// compare finds what is news, and what was known and is not there any more; that still
+// counts.
+func (s *share) compare(v *view, today int32, others map[string]*state, o *outcome, t int64) (lost map[string]*known) {
+	if v.window != today { // a new day counts from zero
+		for _, k := range v.known {
+			k.requests, k.issued = 0, 0
+		}
+		v.window = today
+	}
+	for id, k := range v.known {
+		if others[id] != nil || k.requests == 0 {
+			continue
+		}
+		o.requests += k.requests
+		if s.live(id, t) {
+			continue // it is about to tell it again
+		}
+		if lost == nil {
+			lost = map[string]*known{}
+		}
+		lost[id] = k
+	}
+	for id, other := range others {
+		k := v.known[id]
+		if k == nil {
+			k = &known{at: other.at}
+			v.known[id] = k
+		}
+		requests, issued := max(0, other.requests-k.requests), max(0, other.issued-k.issued)
+		if v.learned != 0 && requests+issued > 0 {
+			o.news += requests
+			o.issueNews += issued
+			if k.busy {
+				o.beyond = max(o.beyond, time.Duration(other.at-k.at)*time.Millisecond-every)
+			}
+		}
+		k.requests, k.issued = k.requests+requests, k.issued+issued
+		k.at, k.busy = other.at, other.demand+other.issueDemand > 0
 	}
 	return lost
 }
 
 // outcome is what all other replicas together say of an account.
 type outcome struct {
-	requests            int64 // of the day
-	news, issueNews     int64 // since the last answer
+	requests            int64         // of the day
+	news, issueNews     int64         // since the last answer
+	beyond              time.Duration // so long ago they may have spent it, before the last report
 	demand, issueDemand int64
 	running             int64
 	first               bool // nobody's demand is greater
@@ -192,6 +266,9 @@ func (a *account) learn(m *message, o outcome, t, replicas int64) {
 	news := spent.learn(o.requests)
 	spent.mark = m.requests
 	spent.told = m.requests
+	if a.followed == m.day {
+		a.followedBase = spent.base
+	}
 	if month := a.month.peek(monthOf(m.day)); month != nil {
 		month.base += news
 		month.mark = month.own - since
@@ -199,13 +276,11 @@ func (a *account) learn(m *message, o outcome, t, replicas int64) {
 	if a.day.newest.window != m.day {
 		return
 	}
-	// What they spent before the last report has leaked since: only the newest is a debt.
-	beyond := time.Duration(max(0, t-m.view.learned-int64(every)))
 	if f := &a.terms.requests; f.limited {
-		a.requests.add(uint64(max(0, o.news)), beyond, t, f)
+		a.requests.add(uint64(max(0, o.news)), o.beyond, t, f)
 	}
 	if f := &a.terms.issues; f.limited {
-		a.issues.add(uint64(max(0, o.issueNews)), beyond, t, f)
+		a.issues.add(uint64(max(0, o.issueNews)), o.beyond, t, f)
 	}
 	a.learned = t
 	a.requestShare = portionOf(m.demand, o.demand, replicas)
@@ -229,7 +304,7 @@ func portionOf(mine, others, replicas int64) uint32 {
 
 // giveBack writes what Redis lost of replicas that are gone. One that is not gone after all
 // writes over it.
-func (s *share) giveBack(ctx context.Context, key string, lost map[string]*state) error {
+func (s *share) giveBack(ctx context.Context, key string, lost map[string]*known) error {
 	for id, k := range lost {
 		old := state{requests: k.requests, issued: k.issued}
 		c := s.client.B().Hsetnx().Key(key).Field(id).Value(old.String()).Build()

@@ -21,21 +21,21 @@ type Standing struct {
 // Explain says how each limit of c stands at now. It spends nothing.
 func (l *Limiter) Explain(c *directory.Client, now time.Time) []Standing {
 	at, loaded := l.at(now), l.loaded.Load()
+	all := make([]Standing, 0, policies) // before the lock
 	b := l.lock(c)
 	defer b.client.home.mu.Unlock()
-	var all []Standing
 	for _, one := range []struct {
 		*account
 		*allowance
 	}{{b.client, b.own}, {&b.client.home.account, b.all}} {
 		p := l.portion(one.account, at.t)
-		all = append(all, one.account.stand(one.allowance, p, &at, loaded)...)
+		all = one.stand(all, one.allowance, p, &at, loaded)
 	}
 	return all
 }
 
-// stand is check, one limit at a time.
-func (a *account) stand(allowed *allowance, p portion, at *moment, loaded bool) (all []Standing) {
+// stand is check, one limit at a time, appended to all.
+func (a *account) stand(all []Standing, allowed *allowance, p portion, at *moment, loaded bool) []Standing {
 	add := func(policy policy, limit, burst int64, only allowance) {
 		var v verdict
 		if policy == issue {

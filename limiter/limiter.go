@@ -63,7 +63,9 @@ type Limiter struct {
 	epoch   time.Time // of its clock
 	today   atomic.Pointer[calendar]
 	loaded  atomic.Bool // what was spent before is known
-	metrics *metrics
+	// loadedOn is the day of that; 0: never, or nobody could say.
+	loadedOn atomic.Int32
+	metrics  *metrics
 
 	share    *share // with other replicas through Redis; nil: there is none
 	replicas atomic.Int64
@@ -85,8 +87,8 @@ type name struct {
 
 // kept is what stays of an account.
 type kept struct {
-	dayWindow, monthWindow int32
-	day, month             int64
+	dayWindow, monthWindow, followed int32
+	day, month, followedBase         int64
 }
 
 // binding is what the limiter resolved for one state of a client: a place on that state
@@ -137,8 +139,8 @@ func (l *Limiter) Close() {
 	l.done.Wait()
 }
 
-// Alone says that replicas on one store share no limits: words for the start of a process
-// whose store others may use and that knows no Redis. "" where there is nothing to say.
+// Alone is what a process says at its start whose store others may use and that knows no
+// Redis: how its limits are to be understood.
 func Alone(replicas int) string {
 	if replicas > 1 {
 		return "limits are not shared: each replica lets through its equal part of every limit, and no more, however " +
@@ -295,7 +297,7 @@ func (l *Limiter) portion(a *account, t int64) portion {
 		return portion{requests: whole, issues: whole}
 	}
 	share := uint32(equal(n))
-	return portion{requests: share, issues: share, replicas: n}
+	return portion{requests: share, issues: share, replicas: n, fixed: l.share == nil}
 }
 
 // equal is the share of one of n replicas, rounded up.

@@ -5,11 +5,13 @@ package limiter
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -25,7 +27,8 @@ type redisServer struct {
 	port int
 	dir  string
 	args []string
-	cmd  *exec.Cmd // nil: not running
+	tls  *tls.Config // nil: without
+	cmd  *exec.Cmd   // nil: not running
 }
 
 // patience is the most that anything but a measurement may take.
@@ -34,6 +37,13 @@ const patience = 20 * time.Second
 // startRedis starts a Redis with further arguments. Without the program the test is
 // skipped, and fails in CI.
 func startRedis(t *testing.T, args ...string) *redisServer {
+	t.Helper()
+	r := newRedis(t, args...)
+	r.start()
+	return r
+}
+
+func newRedis(t *testing.T, args ...string) *redisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -50,7 +60,6 @@ func startRedis(t *testing.T, args ...string) *redisServer {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.kill)
-	r.start()
 	return r
 }
 
@@ -62,26 +71,38 @@ func (r *redisServer) url() string { return "redis://" + r.address() }
 func (r *redisServer) start() {
 	r.t.Helper()
 	log := filepath.Join(r.dir, "log")
-	r.cmd = exec.Command("redis-server", append([]string{"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--save", "", "--dir", r.dir, "--logfile", log}, r.args...)...)
+	ports := []string{"--port", strconv.Itoa(r.port)}
+	if r.tls != nil {
+		ports = []string{"--port", "0", "--tls-port", strconv.Itoa(r.port)}
+	}
+	args := slices.Concat(ports, []string{"--bind", "127.0.0.1", "--save", "", "--dir", r.dir, "--logfile", log}, r.args)
+	r.cmd = exec.Command("redis-server", args...)
 	r.cmd.SysProcAttr = attributes()
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, _ := os.ReadFile(log)
-		if c, err := net.Dial("tcp", r.address()); err == nil {
-			_ = c.SetDeadline(time.Now().Add(time.Second))
-			fmt.Fprint(c, "PING\r\n")
-			answer, _ := bufio.NewReader(c).ReadString('\n')
-			c.Close()
-			if answer != "" || len(r.args) > 0 { // TLS does not say PONG to this
-				return
-			}
-		}
+	for deadline := time.Now().Add(patience); !r.answers(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(log)
 			r.t.Fatalf("redis does not answer:\n%s", text)
 		}
 	}
+}
+
+// answers reports whether it says anything, if only that one must log in.
+func (r *redisServer) answers() bool {
+	c, err := net.Dial("tcp", r.address())
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	if r.tls != nil {
+		c = tls.Client(c, r.tls)
+	}
+	fmt.Fprint(c, "PING\r\n")
+	answer, _ := bufio.NewReader(c).ReadString('\n')
+	return answer != ""
 }
 
 func (r *redisServer) kill() {
@@ -104,17 +125,18 @@ func (r *redisServer) signal(s syscall.Signal) {
 	}
 }
 
-// fields is what a key of Redis holds.
-func (r *redisServer) fields(key string) map[string]string {
+// do runs one command, for the test itself, and returns what a hash holds where it is asked for.
+func (r *redisServer) do(words ...string) map[string]string {
 	r.t.Helper()
 	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{r.address()}, DisableCache: true, ForceSingleClient: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer c.Close()
-	all, err := c.Do(context.Background(), c.B().Hgetall().Key(key).Build()).AsStrMap()
-	if err != nil {
+	answer := c.Do(context.Background(), c.B().Arbitrary(words...).Build())
+	if err := answer.Error(); err != nil {
 		r.t.Fatal(err)
 	}
+	all, _ := answer.AsStrMap()
 	return all
 }

@@ -65,7 +65,10 @@ const (
 
 	keyPrefix = "postern:limits:"
 	present   = keyPrefix + "replicas"
-	keep      = 2 * 24 * 3600 // seconds, of a day's key: longer than clocks differ
+
+	// How long keys stay, in seconds: of a day, longer than clocks differ; where there is a
+	// quota for the month, a month.
+	keepDay, keepMonth = 2 * 24 * 3600, 33 * 24 * 3600
 
 	most  = 4096 // accounts in one report; more take turns
 	batch = 256  // accounts in one pipeline
@@ -85,8 +88,10 @@ type share struct {
 
 	number  uint64 // of the last message: each has its own
 	active  []*view
+	views   map[*account]*view // of the day, active or not
 	peers   map[string]*peer
 	failing bool
+	leaving bool            // nothing runs or is asked here any more
 	keys    map[string]bool // which have an expiry; of today
 	keysDay int32
 }
@@ -104,12 +109,22 @@ type view struct {
 	asked               int64 // when something was asked last
 	learned             int64 // 0: never
 	window              int32 // of known's requests
-	known               map[string]*state
+	yesterday           int64 // what others spent, as it was read last; they may tell more of it
+	unsettled           bool
+	known               map[string]*known
+}
+
+// known is what was heard of another replica last.
+type known struct {
+	requests, issued int64
+	at               int64 // when it said so
+	busy             bool  // something was asked of it then: if it was silent since, it could not be heard
 }
 
 // state is what one replica says of one account.
 type state struct {
 	number              uint64
+	at                  int64 // milliseconds of its own clock
 	requests            int64 // of the day
 	issued              int64 // access tokens, of the day
 	demand, issueDemand int64
@@ -117,12 +132,12 @@ type state struct {
 }
 
 func (s *state) String() string {
-	return fmt.Sprintf("%d %d %d %d %d %d", s.number, s.requests, s.issued, s.demand, s.issueDemand, s.running)
+	return fmt.Sprintf("%d %d %d %d %d %d %d", s.number, s.at, s.requests, s.issued, s.demand, s.issueDemand, s.running)
 }
 
 func parseState(text string) (s state, ok bool) {
-	n, err := fmt.Sscanf(text, "%d %d %d %d %d %d", &s.number, &s.requests, &s.issued, &s.demand, &s.issueDemand, &s.running)
-	return s, err == nil && n == 6 && min(s.requests, s.issued, s.demand, s.issueDemand, s.running) >= 0
+	n, err := fmt.Sscanf(text, "%d %d %d %d %d %d %d", &s.number, &s.at, &s.requests, &s.issued, &s.demand, &s.issueDemand, &s.running)
+	return s, err == nil && n == 7 && min(s.requests, s.issued, s.demand, s.issueDemand, s.running) >= 0
 }
 
 var (
@@ -147,7 +162,8 @@ func newShare(l *Limiter) (*share, error) {
 	if _, err := io.ReadFull(l.options.Random, id); err != nil {
 		return nil, fmt.Errorf("name this replica: %w", err)
 	}
-	return &share{l: l, id: hex.EncodeToString(id), options: o, wake: make(chan struct{}, 1), peers: map[string]*peer{}, keys: map[string]bool{}}, nil
+	return &share{l: l, id: hex.EncodeToString(id), options: o, wake: make(chan struct{}, 1),
+		views: map[*account]*view{}, peers: map[string]*peer{}, keys: map[string]bool{}}, nil
 }
 
 // clock is now by the limiter's clock.
@@ -189,25 +205,29 @@ func (l *Limiter) tell(a *account, yes bool) {
 
 // run reports until ctx ends, and then once more.
 func (s *share) run(ctx context.Context) {
+	next := time.Now()
 	for {
-		began := time.Now()
-		err := s.round(ctx, false)
+		all := !time.Now().Before(next)
+		if all {
+			next = time.Now().Add(every)
+		}
+		err := s.round(ctx, all)
 		if ctx.Err() == nil {
 			s.note(err)
 		}
-		wait, wake := every, s.wake
+		wake := s.wake
 		if err != nil {
-			wait, wake = late, nil
+			next, wake = time.Now().Add(late), nil
 		}
 		select {
 		case <-ctx.Done():
 			s.leave()
 			return
-		case <-time.After(wait - min(wait, time.Since(began))):
+		case <-time.After(time.Until(next)):
 		case <-wake:
 			select {
 			case <-ctx.Done():
-			case <-time.After(soon):
+			case <-time.After(min(soon, time.Until(next))):
 			}
 		}
 	}
@@ -220,6 +240,7 @@ func (s *share) leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), late/2)
 	defer cancel()
+	s.leaving = true
 	if err := s.round(ctx, true); err == nil {
 		_ = s.client.Do(ctx, s.client.B().Hdel().Key(present).Field(s.id).Build()).Error() // the others find out
 	}
@@ -247,13 +268,14 @@ func (s *share) disconnect() {
 	s.l.done.Go(client.Close) // it waits up to a second for a Redis that hangs
 }
 
-// round is one report with its answers. last: nothing runs or is asked any more.
-func (s *share) round(ctx context.Context, last bool) (err error) {
+// round is one report with its answers: of all accounts, or of those alone that were idle.
+func (s *share) round(ctx context.Context, all bool) (err error) {
 	defer func() {
 		if err != nil { // what comes late must not meet the next question
 			s.disconnect()
 		}
 	}()
+	known := len(s.active)
 	s.collect()
 	if s.client == nil {
 		if s.client, err = rueidis.NewClient(s.options); err != nil {
@@ -264,19 +286,30 @@ func (s *share) round(ctx context.Context, last bool) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, late)
 	defer cancel()
 	at := s.l.at(s.l.options.Now())
-	if err := s.meet(ctx, at.t); err != nil {
+	if !all {
+		return s.exchangeAll(ctx, s.active[known:min(len(s.active), known+most)], at)
+	}
+	if err := s.meet(ctx, at); err != nil {
 		return err
 	}
+	s.newDay(at.calendar.day)
 	n := min(most, len(s.active))
-	turn := s.active[:n]
-	for part := range slices.Chunk(turn, batch) {
-		if err := s.exchange(ctx, part, at, last); err != nil {
+	turn := slices.Clone(s.active[:n])
+	if err := s.exchangeAll(ctx, turn, at); err != nil {
+		return err
+	}
+	s.active = append(s.active[n:], turn...) // the others are first next time
+	s.active = slices.DeleteFunc(s.active, func(v *view) bool { return s.drop(v, at.t) })
+	s.heard.Store(at.t)
+	return nil
+}
+
+func (s *share) exchangeAll(ctx context.Context, views []*view, at moment) error {
+	for part := range slices.Chunk(views, batch) {
+		if err := s.exchange(ctx, part, at); err != nil {
 			return err
 		}
 	}
-	s.active = append(s.active[n:], turn...)
-	s.active = slices.DeleteFunc(s.active, func(v *view) bool { return s.drop(v, at.t) })
-	s.heard.Store(at.t)
 	return nil
 }
 
@@ -285,7 +318,13 @@ func (s *share) collect() {
 	for a := s.head.Swap(nil); a != nil; {
 		next := a.next
 		a.next = nil
-		s.active = append(s.active, &view{of: a, known: map[string]*state{}, asked: s.l.clock()})
+		v := s.views[a]
+		if v == nil {
+			v = &view{of: a, known: map[string]*known{}}
+			s.views[a] = v
+		}
+		v.asked = s.l.clock()
+		s.active = append(s.active, v)
 		a = next
 	}
 }
@@ -296,6 +335,7 @@ func (s *share) drop(v *view, t int64) bool {
 	a.home.mu.Lock()
 	defer a.home.mu.Unlock()
 	if a.gone {
+		delete(s.views, a)
 		return true
 	}
 	if a.running > 0 || a.asked+a.askedIssues > 0 || v.demand+v.issueDemand > 0 || t-v.asked < int64(quiet) ||
@@ -307,14 +347,15 @@ func (s *share) drop(v *view, t int64) bool {
 }
 
 // meet tells that this replica is there and counts the others.
-func (s *share) meet(ctx context.Context, t int64) error {
+func (s *share) meet(ctx context.Context, at moment) error {
+	t := at.t
 	s.number++
 	sign := fmt.Sprint(s.number)
 	b := s.client.B
 	answers := s.client.DoMulti(ctx,
 		b().Hset().Key(present).FieldValue().FieldValue(s.id, sign).Build(),
 		b().Hgetall().Key(present).Build(),
-		b().Expire().Key(present).Seconds(keep).Build())
+		b().Expire().Key(present).Seconds(keepDay).Build())
 	for _, a := range answers {
 		if err := a.Error(); err != nil {
 			return fmt.Errorf("tell Redis that this replica is there: %w", err)
@@ -346,7 +387,7 @@ func (s *share) meet(ctx context.Context, t int64) error {
 	}
 	s.l.replicas.Store(n)
 	if added, err := answers[0].AsInt64(); err == nil && added == 1 {
-		s.l.tellAll() // Redis is new to this replica, or lost its data
+		s.tellAll(at.calendar.day) // Redis is new to this replica, or lost its data
 	}
 	return nil
 }
@@ -357,22 +398,37 @@ func (s *share) live(id string, t int64) bool {
 	return p != nil && t-p.since < int64(gone)
 }
 
-// tellAll makes every account that spent something today be told anew.
-func (l *Limiter) tellAll() {
-	today := l.at(l.options.Now()).calendar.day
+// tellAll makes every account be told anew that anything is known of.
+func (s *share) tellAll(today int32) {
+	l := s.l
 	l.mu.Lock()
 	all := slices.Collect(maps.Values(l.clients))
 	for _, o := range l.organizations {
 		all = append(all, &o.account)
 	}
 	l.mu.Unlock()
-	l.share.keys = map[string]bool{}
+	clear(s.keys)
 	for _, a := range all {
+		v := s.views[a]
 		a.home.mu.Lock()
 		spent := a.day.in(today)
 		spent.told = 0
-		yes := l.tells(a, spent.own > 0 && a.terms.limited() && !a.gone)
+		yes := l.tells(a, !a.gone && a.terms.limited() && (spent.own > 0 || v != nil && v.window == today))
 		a.home.mu.Unlock()
 		l.tell(a, yes)
 	}
+}
+
+// newDay forgets what is of use on one day only.
+func (s *share) newDay(today int32) {
+	if s.keysDay == today {
+		return
+	}
+	s.keysDay = today
+	clear(s.keys)
+	maps.DeleteFunc(s.views, func(a *account, _ *view) bool {
+		a.home.mu.Lock()
+		defer a.home.mu.Unlock()
+		return a.gone || !a.queued && !a.terms.quotas()
+	})
 }

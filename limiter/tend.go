@@ -33,24 +33,27 @@ func (l *Limiter) load(ctx context.Context) error {
 	found := make(map[name]kept, len(rows))
 	add := func(n name, s Spent) {
 		k := found[n]
-		found[n] = kept{dayWindow: at.calendar.day, monthWindow: at.calendar.month, day: k.day + s.Day, month: k.month + s.Month}
+		found[n] = kept{
+			dayWindow: at.calendar.day, monthWindow: at.calendar.month, followed: at.calendar.day,
+			day: k.day + s.Day, month: k.month + s.Month, followedBase: k.day + s.Day,
+		}
 	}
 	for _, s := range rows {
 		add(name{0, s.ClientID}, s)
 		add(name{organizations, s.OrganizationID}, s)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for n, k := range found {
-		a := l.account(n)
-		if a == nil {
+	for n, k := range found { // one at a time: requests must not wait for all of them
+		l.mu.Lock()
+		if a := l.account(n); a != nil {
+			a.home.mu.Lock()
+			a.begin(k)
+			a.home.mu.Unlock()
+		} else {
 			l.kept[n] = k.plus(l.kept[n])
-			continue
 		}
-		a.home.mu.Lock()
-		a.begin(k)
-		a.home.mu.Unlock()
+		l.mu.Unlock()
 	}
+	l.loadedOn.Store(at.calendar.day)
 	l.loaded.Store(true)
 	return nil
 }
@@ -85,6 +88,7 @@ func (a *account) begin(k kept) {
 	today := a.day.in(k.dayWindow).base
 	s.base = max(s.base+news, k.month-k.day+today)
 	s.mark = s.own
+	a.followed, a.followedBase = k.dayWindow, today
 }
 
 // restore takes back what was kept. Under the limiter's lock; a is not in use yet.
@@ -95,6 +99,7 @@ func (a *account) restore(all map[name]kept, at moment) {
 		return
 	}
 	delete(all, n)
+	a.followed, a.followedBase = k.followed, k.followedBase
 	if k.dayWindow == at.calendar.day {
 		a.day.in(k.dayWindow).base = k.day
 	}
@@ -110,6 +115,7 @@ func (l *Limiter) forget(a *account, at moment) {
 	k := kept{
 		dayWindow: at.calendar.day, day: a.day.in(at.calendar.day).total(),
 		monthWindow: at.calendar.month, month: a.month.in(at.calendar.month).total(),
+		followed: a.followed, followedBase: a.followedBase,
 	}
 	a.home.mu.Unlock()
 	if k.day > 0 || k.month > 0 {
