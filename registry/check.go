@@ -42,7 +42,7 @@ func Check(ctx context.Context, dsn, master secret.Secret, progress func(Progres
 			return report, err
 		}
 	}
-	for _, t := range copied() {
+	for _, t := range c.tables() {
 		columns, err := columnsOf(ctx, s, t)
 		if err != nil {
 			return report, fmt.Errorf("read %s: %w", t.name, sourceFault(err))

@@ -73,20 +73,27 @@ type CopyReport struct {
 // written by the copy itself.
 func copied() []storedTable {
 	return []storedTable{
-		{"organization", "id"}, {"agreement", "id"}, {"terms", "owner_id"}, {"catalog", "id"}, {"client", "id"}, {"client_secret", "id"},
-		{"token", "id"}, {"data_key", "id"}, {"signing_key", "id"}, {"change", "seq"}, {"event", "seq"},
+		{"organization", "id", 1}, {"agreement", "id", 1}, {"terms", "owner_id", 1}, {"catalog", "id", 1}, {"client", "id", 1}, {"client_secret", "id", 1},
+		{"token", "id", 1}, {"data_key", "id", 1}, {"signing_key", "id", 1}, {"change", "seq", 1}, {"event", "seq", 1},
+		{"usage", "client_id, hour", usageVersion}, {"usage_refusal", "client_id, hour, reason", usageVersion}, {"usage_writer", "id", usageVersion},
 	}
 }
 
 // tables are those that this copy takes.
 func (c *copying) tables() []storedTable {
 	return slices.DeleteFunc(copied(), func(t storedTable) bool {
-		return c.o.WithoutKeys && (t.name == "data_key" || t.name == "signing_key")
+		return t.since > c.from.version || c.o.WithoutKeys && (t.name == "data_key" || t.name == "signing_key")
 	})
 }
 
-// storedTable is a table and its primary key.
-type storedTable struct{ name, key string }
+// storedTable is a table, its primary key, and the version of the tables that began to have it.
+type storedTable struct {
+	name, key string
+	since     int64
+}
+
+// usageVersion is the first with usage.
+const usageVersion = 5
 
 // Copy copies all of a store into an empty one, on whatever engines: ids, times and wrapped
 // keys as they are. It reads one moment of From, so that everything is there that was
@@ -143,11 +150,17 @@ type copying struct {
 }
 
 // mark tells two moments of a store apart.
-type mark struct{ seq, events, tokens, refreshed int64 }
+type mark struct{ seq, events, tokens, refreshed, usage int64 }
 
 const markQuery = `SELECT seq, events, (SELECT count(*) FROM token), (SELECT COALESCE(max(refreshed_at), 0) FROM token) FROM counter WHERE id = 1`
 
-func (m *mark) fields() []any { return []any{&m.seq, &m.events, &m.tokens, &m.refreshed} }
+func (m *mark) read(ctx context.Context, s *source) error {
+	err := s.QueryRowContext(ctx, markQuery).Scan(&m.seq, &m.events, &m.tokens, &m.refreshed)
+	if err != nil || s.version < usageVersion {
+		return err
+	}
+	return s.QueryRowContext(ctx, `SELECT CAST(COALESCE(sum(batch), 0) AS BIGINT) FROM usage_writer`).Scan(&m.usage)
+}
 
 // measure counts what there is to do.
 func (c *copying) measure(ctx context.Context) error {
@@ -158,7 +171,7 @@ func (c *copying) measure(ctx context.Context) error {
 		}
 		c.step.All += 2 * n
 	}
-	if err := c.from.QueryRowContext(ctx, markQuery).Scan(c.mark.fields()...); err != nil {
+	if err := c.mark.read(ctx, c.from); err != nil {
 		return fmt.Errorf("read the counter: %w", sourceFault(err))
 	}
 	return nil
@@ -171,7 +184,7 @@ func (c *copying) behind(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("read from: %w", err)
 	}
 	var after mark
-	err = now.QueryRowContext(ctx, markQuery).Scan(after.fields()...)
+	err = after.read(ctx, now)
 	return after != c.mark, errors.Join(err, now.close())
 }
 

@@ -60,6 +60,12 @@ func fillStore(t *testing.T, r *Registry, n int) Client {
 	must(r.RotateKey(ctx, operator, newKey(t, "key-1", "ES256"), 0, time.Hour))(t)
 	must(r.RotateKey(ctx, operator, newKey(t, "key-2", "EdDSA"), 0, time.Hour))(t)
 	must(r.RevokeToken(ctx, operator, issued(t, r, c).ID))(t)
+	for i := range int64(3 * pageSize / 4) { // more than a page of refusals
+		u := Usage{ClientID: c.ID, Hour: Time(i * 3_600_000), Counts: Counts{Requests: 1, Refused: map[string]int64{"rate_limited": 1, "quota_exceeded": 2}}}
+		if err := r.AddUsage(ctx, UsageBatch{"writer", i + 1, []Usage{u}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var many sync.WaitGroup // so that they share commits
 	for range n - 1 {
 		many.Go(func() {
@@ -322,6 +328,9 @@ func TestCopyOfAnOlderStore(t *testing.T) {
 	source, c := filled(t, secret.Secret("sqlite:"+path), 1)
 	execute(t, path, `ALTER TABLE client_secret DROP COLUMN kind`)
 	execute(t, path, `ALTER TABLE agreement DROP COLUMN enforce`)
+	for _, table := range []string{"usage", "usage_refusal", "usage_writer"} {
+		execute(t, path, `DROP TABLE `+table)
+	}
 	execute(t, path, `DELETE FROM goose_db_version WHERE version_id > 1`)
 	before := must(os.ReadFile(path))(t)
 	if _, err := Copy(context.Background(), CopyOptions{From: source, To: secret.Secret("sqlite:" + target), MasterKey: masterKey}); err != nil {

@@ -22,10 +22,11 @@ const (
 	opIssue  // one token, from asked to durable
 	opBatch  // one transaction of tokens
 	opPrune
+	opUsage // one batch of usage
 	operations
 )
 
-var operationNames = [operations]string{"grant", "keys", "revocations", "revocation", "poll", "refresh", "read", "mutate", "issue", "issue_batch", "prune"}
+var operationNames = [operations]string{"grant", "keys", "revocations", "revocation", "poll", "refresh", "read", "mutate", "issue", "issue_batch", "prune", "usage"}
 
 // outcome is how it went, a metric label.
 type outcome int

@@ -37,6 +37,7 @@ func TestMetricsCountQueries(t *testing.T) {
 		f("revocations", "ok", 1, func() { _, _ = r.Revocations(ctx) })
 		f("revocation", "not_found", 1, func() { _, _ = r.Revocation(ctx, "none") })
 		f("prune", "ok", 1, func() { _, _ = r.Prune(ctx, r.now()) })
+		f("usage", "ok", 1, func() { _ = r.AddUsage(ctx, UsageBatch{"a", 1, nil}) })
 		f("read", "ok", 1, func() { _, _ = r.Client(ctx, c.ID) })
 		ended, cancel := context.WithCancel(ctx)
 		cancel()

@@ -67,7 +67,7 @@ func TestMigrateUpgrades(t *testing.T) {
 	path := file(t)
 	r := open(t, path)
 	known := newest(t)
-	if _, err := r.engine.write.Exec("ALTER TABLE agreement DROP COLUMN enforce; DELETE FROM goose_db_version WHERE version_id >= 4"); err != nil {
+	if _, err := r.engine.write.Exec("ALTER TABLE agreement DROP COLUMN enforce; DROP TABLE usage; DROP TABLE usage_refusal; DROP TABLE usage_writer; DELETE FROM goose_db_version WHERE version_id >= 4"); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := Migrate(ctx, least(path)); err != nil || m != (Migration{3, known}) {

@@ -10,7 +10,8 @@ const (
 	// keepChanges is how long a change stays in the feed: a follower that was away for less
 	// need not reload.
 	keepChanges = time.Hour
-	// pruneBatch is how many tokens one transaction deletes, so that issuing need not wait for long.
+	// pruneBatch is how many tokens, or hours of usage, one transaction deletes, so that issuing
+	// need not wait for long.
 	pruneBatch = 1000
 )
 
@@ -20,20 +21,15 @@ const (
 // an event.
 func (r *Registry) Prune(ctx context.Context, now Time) (rows int, err error) {
 	defer r.observe(opPrune, r.options.Now(), &err)
-	for {
-		// One that a client holds a revocation of stays as long as the revocation: equally long.
-		n, err := r.sweep(ctx, `DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at <= $1 LIMIT $2)`, int64(now.later(-grace)), pruneBatch)
-		rows += n
-		if err != nil {
-			return rows, r.fault("prune tokens", err)
-		}
-		if n < pruneBatch {
-			break
-		}
+	// One that a client holds a revocation of stays as long as the revocation: equally long.
+	n, err := r.sweepAll(ctx, `DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at <= $1 LIMIT $2)`, int64(now.later(-grace)), pruneBatch)
+	rows += n
+	if err != nil {
+		return rows, r.fault("prune tokens", err)
 	}
 	// From the front only, whatever the clock did: a gap would make every follower reload. And
 	// never the last one, by which a follower knows that it follows the same history.
-	n, err := r.sweep(ctx, `DELETE FROM change WHERE seq < COALESCE((SELECT min(seq) FROM change WHERE at > $1), (SELECT seq FROM counter WHERE id = 1))`,
+	n, err = r.sweep(ctx, `DELETE FROM change WHERE seq < COALESCE((SELECT min(seq) FROM change WHERE at > $1), (SELECT seq FROM counter WHERE id = 1))`,
 		int64(now.later(-keepChanges)))
 	rows += n
 	if err != nil {
@@ -47,6 +43,17 @@ func (r *Registry) Prune(ctx context.Context, now Time) (rows int, err error) {
 	n, err = r.sweep(ctx, `UPDATE signing_key SET private = '' WHERE private <> '' AND verifies_until <= $1`, int64(now.later(-grace)))
 	rows += n
 	return rows, r.fault("prune keys", err)
+}
+
+// sweepAll runs query, which takes no more than pruneBatch rows, until it finds less.
+func (r *Registry) sweepAll(ctx context.Context, query string, args ...any) (rows int, err error) {
+	for {
+		n, err := r.sweep(ctx, query, args...)
+		rows += n
+		if err != nil || n < pruneBatch {
+			return rows, err
+		}
+	}
 }
 
 // sweep is one statement in a transaction of its own. Another process that prunes now does

@@ -86,9 +86,13 @@ func columnsOf(ctx context.Context, q querier, t storedTable) ([]string, error) 
 // pages calls use with all rows of a table, in pages in the order of the primary key. Text is
 // a string, a number an int64. The rows are reused.
 func pages(ctx context.Context, q querier, t storedTable, columns []string, use func(rows [][]any) error) error {
-	key := slices.Index(columns, t.key)
-	if key < 0 {
-		return fmt.Errorf("there is no column %s", t.key)
+	var key []int // the places of its columns
+	for name := range strings.SplitSeq(t.key, ", ") {
+		i := slices.Index(columns, name)
+		if i < 0 {
+			return fmt.Errorf("there is no column %s", name)
+		}
+		key = append(key, i)
 	}
 	page := make([][]any, pageSize)
 	fields := make([]any, len(columns))
@@ -101,7 +105,7 @@ func pages(ctx context.Context, q querier, t storedTable, columns []string, use 
 	for {
 		where := ""
 		if after != nil {
-			where = ` WHERE ` + t.key + ` > $1`
+			where = ` WHERE (` + t.key + `) > ` + places(1, len(key))
 		}
 		n := 0
 		err := each(ctx, q, func(rows *sql.Rows) error {
@@ -126,7 +130,10 @@ func pages(ctx context.Context, q querier, t storedTable, columns []string, use 
 			if err := use(page[:n]); err != nil {
 				return err
 			}
-			after = []any{page[n-1][key]}
+			after = nil
+			for _, i := range key {
+				after = append(after, page[n-1][i])
+			}
 		}
 		if n < pageSize {
 			return nil
