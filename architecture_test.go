@@ -18,7 +18,7 @@ func layers() [][]string {
 		{"secret", "answer", "registry/pgtest"},
 		{"registry", "token"},
 		{"directory"},
-		{"proxy", "issuer", "verifier", "limiter", "config"},
+		{"proxy", "issuer", "verifier", "limiter", "usage", "config"},
 		{"main"},
 	}
 }
@@ -36,7 +36,7 @@ func homes() map[string][]string {
 		"modernc.org/sqlite":                                      {"registry"},
 		"github.com/pressly/goose":                                {"registry"},
 		"github.com/valyala/fasthttp":                             {"proxy", "issuer", "answer", "main"},
-		"github.com/prometheus/client_golang":                     {"registry", "directory", "proxy", "issuer", "verifier", "limiter", "main"},
+		"github.com/prometheus/client_golang":                     {"registry", "directory", "proxy", "issuer", "verifier", "limiter", "usage", "main"},
 		"github.com/google/uuid":                                  {"registry", "directory", "token", "proxy", "issuer", "verifier", "main"},
 		"github.com/redis/rueidis":                                {"limiter"},
 		"golang.org/x/sys":                                        {"proxy"},
@@ -53,7 +53,7 @@ func homes() map[string][]string {
 
 const arrows = `the rules (a room imports only rooms below its own line):
     main
-    proxy  issuer  verifier  limiter  config      config is imported by main alone
+    proxy  issuer  verifier  limiter  usage  config      config is imported by main alone
     directory
     registry  token
     secret  answer  registry/pgtest      these import no room; pgtest is for tests alone`

@@ -15,7 +15,9 @@ type Client struct {
 	facts
 	// Account is the limiter's, who finds here what it resolved for this state of the client.
 	Account atomic.Value
-	dead    atomic.Bool
+	// Usage is likewise for what counts usage.
+	Usage atomic.Value
+	dead  atomic.Bool
 }
 
 // facts are what the store says about a client; two states with the same facts are one.
