@@ -17,13 +17,14 @@ import (
 // admin is the private door: metrics and health, and for this machine alone what
 // admin_local.go says. None of it is reachable through the front.
 type admin struct {
-	server *http.Server
-	p      *postern
-	now    func() time.Time
+	server  *http.Server
+	p       *postern
+	now     func() time.Time
+	started time.Time
 }
 
 func newAdmin(p *postern, now func() time.Time) *admin {
-	a := &admin{p: p, now: now}
+	a := &admin{p: p, now: now, started: now()}
 	metrics := a.metrics()
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics}))

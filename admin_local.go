@@ -9,11 +9,12 @@ import (
 	"strings"
 )
 
-// mountLocal adds what the admin door does for this machine alone: what runs, reloading,
-// the end, and profiles.
+// mountLocal adds what the admin door does for this machine alone: what runs, what was
+// refused, reloading, the end, and profiles.
 func (a *admin) mountLocal(mux *http.ServeMux) {
 	f := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, local(h)) }
 	f("GET /config", a.config)
+	f("GET /refusals", a.refused)
 	f("POST /reload", a.reload)
 	f("POST /quit", a.quit)
 	f("GET /debug/pprof/", pprof.Index)

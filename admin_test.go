@@ -50,7 +50,7 @@ func TestLocalOnly(t *testing.T) {
 func TestLocalOnlyMounted(t *testing.T) {
 	up := startUpstream(t)
 	s := serve(t, up, "")
-	for _, what := range []string{"POST /quit", "POST /reload", "GET /config", "GET /debug/pprof/", "GET /debug/pprof/heap", "GET /debug/pprof/cmdline",
+	for _, what := range []string{"POST /quit", "POST /reload", "GET /config", "GET /refusals?client=a", "GET /debug/pprof/", "GET /debug/pprof/heap", "GET /debug/pprof/cmdline",
 		"GET /debug/pprof/profile?seconds=1", "GET /debug/pprof/symbol", "GET /debug/pprof/trace?seconds=1"} {
 		method, path, _ := strings.Cut(what, " ")
 		r, err := send(t.Context(), method, s.admin+path, "", "X-Forwarded-For", "192.0.2.1")

@@ -73,9 +73,18 @@ func doorURL(listen, path string) (string, error) {
 // ask sends a request without content, and returns nil when the answer's status is want. Its
 // error is an *url.Error when there was no answer.
 func ask(ctx context.Context, method, target string, want int) error {
+	_, err := fetch(ctx, method, target, want)
+	return err
+}
+
+// maxAnswer bounds what is read of an answer.
+const maxAnswer = 4 << 20
+
+// fetch is ask that returns the answer's content.
+func fetch(ctx context.Context, method, target string, want int) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, target, http.NoBody)
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("make request: %w", err)
 	}
 	// No proxy from the environment stands between postern and itself, and another
 	// place's answer says nothing about this one.
@@ -85,14 +94,17 @@ func ask(ctx context.Context, method, target string, want int) error {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return &failure{cause: err, hint: "is postern serving, and is that the address of admin.listen?"}
+		return nil, &failure{cause: err, hint: "is postern serving, and is that the address of admin.listen?"}
 	}
 	defer response.Body.Close()
-	if response.StatusCode == want {
-		return nil
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if response.StatusCode != want {
+		return nil, refuse("its log says why", "%s answered %s: %s", target, response.Status, reasons(content))
 	}
-	content, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10))
-	return refuse("its log says why", "%s answered %s: %s", target, response.Status, reasons(content))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	return content, nil
 }
 
 // reasons is why the admin door refused; what others said, as it is.

@@ -36,6 +36,8 @@ type commands struct {
 	Key          KeyCommand          `cmd:"" help:"Signing keys: list, rotate, remove."`
 	Store        StoreCommand        `cmd:"" help:"The store as a whole: back up, restore, copy, check, migrate."`
 
+	Refusals RefusalsCommand `cmd:"" help:"Ask a running postern what it refused a client lately, and why."`
+
 	Healthcheck HealthcheckCommand `cmd:"" help:"Ask a running postern whether it is ready."`
 	Wait        WaitCommand        `cmd:"" help:"Wait until a postern is ready, then run a command."`
 	Quit        QuitCommand        `cmd:"" help:"Tell a running postern to end, when a command has ended."`

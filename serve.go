@@ -69,6 +69,7 @@ type postern struct {
 	verifier  *verifier.Verifier
 	issuer    *issuer.Issuer // nil where issuing is off
 	access    *proxy.AccessLog
+	refusals  *proxy.Refusals
 	front     *proxy.Front
 	reloader  *reloader
 	admin     *admin
@@ -85,7 +86,7 @@ type postern struct {
 // returns holds its ports already and answers on none. c was loaded from source, and will
 // be again. After an error nothing is left open.
 func assemble(ctx context.Context, e *environment, source config.Source, c config.Config) (_ *postern, err error) {
-	p := &postern{config: c, log: e.Logger(c.Log.Format, level(c.Log.Level)), quitting: make(chan struct{})}
+	p := &postern{config: c, log: e.Logger(c.Log.Format, level(c.Log.Level)), quitting: make(chan struct{}), refusals: proxy.NewRefusals()}
 	p.makeKey = e.keyMaker(c)
 	p.quit = sync.OnceFunc(func() { close(p.quitting) })
 	defer func() {
@@ -115,7 +116,7 @@ func assemble(ctx context.Context, e *environment, source config.Source, c confi
 			URL: url, Audience: audience, Realm: c.Issuer.Realm, TokenPath: c.Issuer.TokenPath,
 			Lifetime: time.Duration(c.Issuer.Lifetime), MaxLifetime: time.Duration(c.Issuer.MaxLifetime),
 			Algorithm: token.Algorithm(c.Issuer.Algorithm), KeyPublish: time.Duration(c.Keys.Publish), Verifier: p.verifier,
-			Now: e.Now, Random: e.Random, Log: p.log,
+			Now: e.Now, Random: e.Random, Log: p.log, Refused: p.refusals.Issuing(e.Now),
 		})
 	}
 	if c.Log.Access {
@@ -226,6 +227,7 @@ func (p *postern) openFront(e *environment, source config.Source) error {
 	o := proxy.Options{
 		Settings: settings, Verifier: p.verifier, ProxyProtocol: p.config.Front.ProxyProtocol,
 		Now: e.Now, Random: e.Random, Log: p.log, Access: p.access,
+		Refusals: p.refusals, Whose: p.verifier.Whose,
 	}
 	if p.issuer != nil {
 		url, _ := p.identity()

@@ -18,6 +18,13 @@ import (
 // them is not told to anyone.
 var errInvalidClient = errors.New("client authentication failed")
 
+// failedClient is errInvalidClient about a client that there is: its identifier, for those
+// who may see it. The answer is the same.
+type failedClient string
+
+func (failedClient) Error() string { return errInvalidClient.Error() }
+func (failedClient) Unwrap() error { return errInvalidClient }
+
 const (
 	// secretSlots is how many live secrets a client can have: so many digests are compared
 	// at every look, whether they are there or not.
@@ -33,13 +40,17 @@ type caller struct {
 	secret registry.ClientSecret // that proves it
 }
 
-// identify authenticates the client behind req, and answers one that fails too often in
+// identify authenticates the client behind req, whom it notes there, and answers one that fails too often in
 // other words. Without a Reason in refusal, the caller is who it says. Faults of our own
 // are noted in o.
-func (i *Issuer) identify(ctx context.Context, req request, source net.IP, now time.Time, o *outage, requestID string) (who caller, refusal answer.Refusal) {
+func (i *Issuer) identify(ctx context.Context, req *request, source net.IP, now time.Time, o *outage, requestID string) (who caller, refusal answer.Refusal) {
 	who, err := i.authenticate(ctx, req.credentials, registry.At(now))
+	if failed, ok := errors.AsType[failedClient](err); ok {
+		req.known = string(failed)
+	}
 	switch {
 	case err == nil:
+		req.known = who.ID
 		i.backoff.passed(req.clientID, source)
 		return who, answer.Refusal{}
 	case errors.Is(err, errBusy): // no outage: it is over as soon as the queue is shorter
@@ -84,8 +95,11 @@ func (i *Issuer) authenticate(ctx context.Context, c credentials, now registry.T
 			return caller{}, err
 		}
 	}
-	if !ok || client.Refused() {
+	switch {
+	case client == nil:
 		return caller{}, errInvalidClient
+	case !ok || client.Refused():
+		return caller{}, failedClient(client.ID)
 	}
 	return caller{client, found}, nil
 }

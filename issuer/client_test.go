@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -256,4 +257,34 @@ func TestSecretsRotate(t *testing.T) {
 			t.Error("the last use of the secret was not noted")
 		}
 	}
+}
+
+// Who may see refusals sees those of clients that exist, whether or not they proved it; the
+// answers are not told apart by it.
+func TestRefusedIsTold(t *testing.T) {
+	w := start(t, registry.Terms{})
+	var told []string
+	w.issuer.options.Refused = func(ctx *fasthttp.RequestCtx, clientID string, reason answer.Reason, requestID string) {
+		if requestID != testID || ctx.Response.StatusCode() != reason.Status() {
+			t.Errorf("told of request %q, status %d", requestID, ctx.Response.StatusCode())
+		}
+		told = append(told, clientID+" "+string(reason))
+	}
+	f := func(r reply, want ...string) {
+		t.Helper()
+		if got := strings.Join(told, ", "); got != strings.Join(want, ", ") {
+			t.Errorf("%s: told %q, want %q", r.Status, got, want)
+		}
+		told = nil
+	}
+	issued, _ := w.wantIssued(w.ask(w.good()))
+	f(reply{Response: &http.Response{}})
+	f(w.ask(credentialsOf(w.client.ID, strange(t))), w.client.ID+" invalid_client")
+	f(w.ask(credentialsOf(uuid.NewString(), strange(t))))
+	f(w.ask(`{"client_id": "` + w.client.ID + `"}`)) // no credentials: nobody was looked up
+	f(w.below("/refresh", issued.Data.Token+"x"), w.client.ID+" invalid_token")
+	f(w.submit("/introspect", "token=a&client_id="+w.client.ID+"&client_secret=wrong"), w.client.ID+" invalid_client")
+	w.check(w.store.DisableClient(t.Context(), operator, w.client.ID))
+	w.catchUp()
+	f(w.ask(w.good()), w.client.ID+" invalid_client")
 }

@@ -20,15 +20,15 @@ func (i *Issuer) introspect(ctx *fasthttp.RequestCtx, requestID string) answer.R
 	// shape
 	req, refusal, ok := i.readRequest(ctx, introspectRoute)
 	if !ok {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// client, back-off
 	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	who, refusal := i.identify(waiting, req, ctx.RemoteIP(), started, &i.introspecting, requestID)
+	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.introspecting, requestID)
 	if refusal.Reason != "" {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// token
@@ -37,7 +37,7 @@ func (i *Issuer) introspect(ctx *fasthttp.RequestCtx, requestID string) answer.R
 		return i.introspected(ctx, who, []byte(`{"active":false}`), requestID)
 	}
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.fault(&i.introspecting, "tokens cannot be verified", err, requestID), requestID)
+		return i.decline(ctx, req, i.fault(&i.introspecting, "tokens cannot be verified", err, requestID), requestID)
 	}
 	keys, _ := i.directory.Keys()
 	claims, err := i.claimsOf([]byte(req.token), keys)

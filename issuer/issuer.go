@@ -83,6 +83,9 @@ type Options struct {
 	Now         func() time.Time
 	Random      io.Reader // for token ids and the key of the back-off; concurrent use must be safe (crypto/rand.Reader)
 	Log         *slog.Logger
+	// Refused is told of each request of a client that exists which was refused, authenticated
+	// or not, when the answer is written. nil: nobody is.
+	Refused func(ctx *fasthttp.RequestCtx, clientID string, reason answer.Reason, requestID string)
 }
 
 const (

@@ -23,35 +23,35 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	// shape
 	req, refusal, ok := i.readRequest(ctx, refreshRoute)
 	if !ok {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// client, back-off
 	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	who, refusal := i.identify(waiting, req, ctx.RemoteIP(), started, &i.issuing, requestID)
+	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.issuing, requestID)
 	if refusal.Reason != "" {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// token: the client's own, and still valid
 	now := i.options.Now()
 	old, err := i.options.Verifier.Verify([]byte(req.token), now)
 	if _, ok := errors.AsType[token.Invalid](err); ok || err == nil && old.Client.ID != who.ID {
-		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: answer.InvalidToken}, requestID)
+		return i.decline(ctx, req, answer.Refusal{Reason: answer.InvalidToken}, requestID)
 	}
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "tokens cannot be verified", err, requestID), requestID)
+		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "tokens cannot be verified", err, requestID), requestID)
 	}
 
 	// decide
 	granted, reason := i.decideRefresh(who.Client, old, registry.At(now))
 	if reason != answer.OK {
-		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: reason}, requestID)
+		return i.decline(ctx, req, answer.Refusal{Reason: reason}, requestID)
 	}
 	key, err := i.directory.SigningKey(now)
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "there is no signing key", err, requestID), requestID)
+		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "there is no signing key", err, requestID), requestID)
 	}
 
 	// sign
@@ -61,16 +61,16 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	jws, err := key.Sign(claims)
 	if err != nil {
 		i.options.Log.Error("cannot sign an access token", "error", err, "request_id", requestID)
-		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: answer.Internal}, requestID)
+		return i.decline(ctx, req, answer.Refusal{Reason: answer.Internal}, requestID)
 	}
 
 	// record. Past this line the refresh is durable, and not a moment before.
 	record, err := i.store.RefreshToken(waiting, old.Token.String(), who.ID, granted.issued, granted.expires)
 	if errors.Is(err, registry.ErrNotFound) { // revoked a moment ago, or minted by a user
-		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: answer.InvalidToken}, requestID)
+		return i.decline(ctx, req, answer.Refusal{Reason: answer.InvalidToken}, requestID)
 	}
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "the store does not keep their records", err, requestID), requestID)
+		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "the store does not keep their records", err, requestID), requestID)
 	}
 
 	// answer

@@ -36,6 +36,15 @@ func (i *Issuer) refuse(ctx *fasthttp.RequestCtx, d dialect, r answer.Refusal, r
 	return reason
 }
 
+// decline is refuse for a request that names a client, perhaps.
+func (i *Issuer) decline(ctx *fasthttp.RequestCtx, req request, r answer.Refusal, requestID string) answer.Reason {
+	reason := i.refuse(ctx, req.dialect, r, requestID)
+	if req.known != "" && i.options.Refused != nil {
+		i.options.Refused(ctx, req.known, reason, requestID)
+	}
+	return reason
+}
+
 // outage tells once that something does not work, and once that it works again.
 type outage struct {
 	broken, mended string // for the log

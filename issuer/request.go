@@ -30,6 +30,7 @@ type request struct {
 	credentials
 	scope string // space-separated; "": none asked
 	token string // to refresh, revoke or introspect
+	known string // the client that has the identifier, whether it proved that or not; "": none, or not looked up yet
 }
 
 // route is one of the four that clients authenticate at.

@@ -20,21 +20,21 @@ func (i *Issuer) revoke(ctx *fasthttp.RequestCtx, requestID string) answer.Reaso
 	// shape. A token_type_hint is ignored: there is one type.
 	req, refusal, ok := i.readRequest(ctx, revokeRoute)
 	if !ok {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// client, back-off
 	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	who, refusal := i.identify(waiting, req, ctx.RemoteIP(), started, &i.revoking, requestID)
+	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.revoking, requestID)
 	if refusal.Reason != "" {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// token
 	claims, found, err := i.recordOf(waiting, []byte(req.token))
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.fault(&i.revoking, "the keys are not known", err, requestID), requestID)
+		return i.decline(ctx, req, i.fault(&i.revoking, "the keys are not known", err, requestID), requestID)
 	}
 	if !found || claims.Organization != who.OrganizationID {
 		return i.revoked(ctx, who, requestID)
@@ -50,7 +50,7 @@ func (i *Issuer) revoke(ctx *fasthttp.RequestCtx, requestID string) answer.Reaso
 		err = i.directory.CatchUp(waiting) // refused here from the next request on
 	}
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.fault(&i.revoking, "the store does not keep that", err, requestID), requestID)
+		return i.decline(ctx, req, i.fault(&i.revoking, "the store does not keep that", err, requestID), requestID)
 	}
 	i.revoking.ends(i.options.Log)
 	return i.revoked(ctx, who, requestID)

@@ -23,30 +23,30 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	// shape
 	req, refusal, ok := i.readRequest(ctx, issueRoute)
 	if !ok {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// client, back-off. Not bound to the connection: fasthttp tells nobody that the caller left.
 	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	who, refusal := i.identify(waiting, req, ctx.RemoteIP(), started, &i.issuing, requestID)
+	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.issuing, requestID)
 	if refusal.Reason != "" {
-		return i.refuse(ctx, req.dialect, refusal, requestID)
+		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// decide
 	now := i.options.Now()
 	granted, reason := i.decide(who.Client, req.scope, registry.At(now))
 	if reason != answer.OK {
-		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: reason}, requestID)
+		return i.decline(ctx, req, answer.Refusal{Reason: reason}, requestID)
 	}
 	key, err := i.directory.SigningKey(now)
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "there is no signing key", err, requestID), requestID)
+		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "there is no signing key", err, requestID), requestID)
 	}
 	id, err := registry.NewID(granted.issued.Time(), i.options.Random) // its time is issued_at
 	if err != nil {
-		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "there is no randomness", err, requestID), requestID)
+		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "there is no randomness", err, requestID), requestID)
 	}
 
 	// sign. Before the record: claims that no token may carry leave no row behind.
@@ -55,12 +55,12 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	jws, err := key.Sign(claims)
 	if err != nil {
 		i.options.Log.Error("cannot sign an access token", "error", err, "request_id", requestID)
-		return i.refuse(ctx, req.dialect, answer.Refusal{Reason: answer.Internal}, requestID)
+		return i.decline(ctx, req, answer.Refusal{Reason: answer.Internal}, requestID)
 	}
 
 	// record. Past this line the token is durable, and not a moment before.
 	if err := i.store.IssueToken(waiting, record, who.secret.ID); err != nil {
-		return i.refuse(ctx, req.dialect, i.issuing.begins(i.options.Log, "the store does not keep their records", err, requestID), requestID)
+		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "the store does not keep their records", err, requestID), requestID)
 	}
 
 	// answer

@@ -132,6 +132,7 @@ func (f *Front) decide(ctx *fasthttp.RequestCtx, x *exchange, refusal answer.Ref
 			refusal.Status = fasthttp.StatusForbidden // nginx makes 500 of everything else
 		}
 		reason := answer.Refuse(ctx, refusal, string(x.requestID), f.now())
+		x.why = refusal.Message
 		header.Set("X-Postern-Status", strconv.Itoa(status))
 		header.Set("X-Postern-Reason", string(reason))
 		f.settle(ctx, x, reason)

@@ -126,6 +126,9 @@ func (f *Front) record(ctx *fasthttp.RequestCtx, x *exchange, reason answer.Reas
 	if x.upstreamStatus != 0 {
 		r.upstream.Observe(x.upstreamTook.Seconds())
 	}
+	if reason != answer.OK {
+		f.remember(x, reason, r.name, status, x.started)
+	}
 	if f.options.Access != nil {
 		if x.upstreamStatus == 0 && !ctx.Response.IsBodyStream() && string(x.head.method) != fasthttp.MethodHead {
 			x.bytesOut = int64(len(ctx.Response.Body())) // of our own answer

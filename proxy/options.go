@@ -43,6 +43,11 @@ type Options struct {
 	Random io.Reader // for request ids, and for choosing between upstreams
 	Log    *slog.Logger
 	Access *AccessLog // nil: none
+
+	Refusals *Refusals // remembers those of known clients; nil: nothing does
+	// Whose returns the client that a refused token of ours was issued to, and "" of any
+	// other: an expired or revoked token is somebody's. nil: nobody's.
+	Whose func(raw []byte) string
 }
 
 // Settings are what Front.Reload replaces, all at once. A request, a stream and a

@@ -54,6 +54,8 @@ type exchange struct {
 	endpoint       string // the one of the last attempt, as it is configured
 	bytesOut       int64  // of the answer's content
 	answered       bool   // the reason is settled and counted
+	why            string // of a refusal: its message
+	blamed         string // the client whose token was refused; "": nobody known
 }
 
 func newExchange(f *Front) *exchange { return &exchange{front: f} }
@@ -166,7 +168,7 @@ func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
 	}
 	who, err := f.options.Verifier.Verify(raw, x.started)
 	if err != nil {
-		return f.unverified(err, x), false
+		return f.unverified(err, x, raw), false
 	}
 	x.who, x.known, x.raw = who, true, raw
 	if !x.route.scopes.cover(who.Scope) {
@@ -218,8 +220,9 @@ func (f *Front) findRoute(x *exchange, method []byte) (refusal answer.Refusal, o
 }
 
 // unverified maps a verifier's error: the client's fault is 401, ours is 503.
-func (f *Front) unverified(err error, x *exchange) answer.Refusal {
+func (f *Front) unverified(err error, x *exchange, raw []byte) answer.Refusal {
 	if invalid, ok := errors.AsType[token.Invalid](err); ok {
+		f.blame(x, raw)
 		return answer.Refusal{Reason: answer.InvalidToken, Message: string(invalid),
 			Challenge: x.challenge(`error="invalid_token", error_description="` + string(invalid) + `"`)}
 	}
@@ -259,6 +262,7 @@ func (x *exchange) lend(ctx *fasthttp.RequestCtx) {
 // not read: the connection is closed, so that it cannot be taken for a request.
 func (f *Front) refuse(ctx *fasthttp.RequestCtx, x *exchange, r answer.Refusal) {
 	reason := answer.Refuse(ctx, r, string(x.requestID), f.now())
+	x.why = r.Message
 	x.allowScripts(&ctx.Response.Header)
 	f.settle(ctx, x, reason)
 }

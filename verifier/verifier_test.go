@@ -534,3 +534,35 @@ func TestExpiresWhileWaiting(t *testing.T) {
 	}
 	w.refuse(w.sign(c), start, token.Expired)
 }
+
+// Whose a token was is known as long as its key is, and of no token that others made.
+func TestWhose(t *testing.T) {
+	w := newWorld(t)
+	c := w.claims("client-a", "organization-a")
+	raw := w.sign(c)
+	f := func(name string, raw []byte, want string) {
+		t.Helper()
+		if got := w.verifier.Whose(raw); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	f("good", raw, "client-a")
+	w.revoke(c.ID)
+	w.catchUp()
+	f("revoked", raw, "client-a")
+	expired := c
+	expired.IssuedAt, expired.Expires = 1, 2
+	f("expired", w.sign(expired), "client-a")
+	elsewhere := c
+	elsewhere.Audience = "https://other.example.com"
+	f("for another audience", w.sign(elsewhere), "client-a")
+	foreign := c
+	foreign.Issuer = "https://other.example.com"
+	f("of another issuer", w.sign(foreign), "")
+	forged := append([]byte(nil), w.sign(expired)...)
+	forged[len(forged)-10] ^= 1
+	f("forged", forged, "")
+	f("no token", []byte("a.b.c"), "")
+	w.key = w.addKey(token.EdDSA, 0) // and the directory does not know it
+	f("of an unknown key", w.sign(c), "")
+}
