@@ -53,6 +53,7 @@ func (x *exchange) sendContent(c *upstreamConn) error {
 			if err := c.send(out, x.route.Timeout); err != nil {
 				return fmt.Errorf("send the content: %w", err)
 			}
+			x.front.meterContent(x)
 		}
 		switch {
 		case errors.Is(readErr, io.EOF) || readErr == nil && b.ended && !b.chunked:

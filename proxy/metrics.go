@@ -129,6 +129,7 @@ func (f *Front) record(ctx *fasthttp.RequestCtx, x *exchange, reason answer.Reas
 	if reason != answer.OK {
 		f.remember(x, reason, r.name, status, x.started)
 	}
+	f.meterOutcome(x, reason)
 	if f.options.Access != nil {
 		if x.upstreamStatus == 0 && !ctx.Response.IsBodyStream() && string(x.head.method) != fasthttp.MethodHead {
 			x.bytesOut = int64(len(ctx.Response.Body())) // of our own answer

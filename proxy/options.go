@@ -36,6 +36,7 @@ type Options struct {
 	Issuer   Issuer   // nil: this postern only verifies
 	Verifier Verifier // required when a route needs a client
 	Asserter Asserter // required when a route has an assertion
+	Meter    Meter    // nil: nobody counts what clients use
 
 	ProxyProtocol bool // each connection begins with a PROXY protocol header, from trusted proxies only
 

@@ -56,6 +56,8 @@ type exchange struct {
 	answered       bool   // the reason is settled and counted
 	why            string // of a refusal: its message
 	blamed         string // the client whose token was refused; "": nobody known
+
+	meteredIn, meteredOut int64 // bytes of content that are counted already
 }
 
 func newExchange(f *Front) *exchange { return &exchange{front: f} }
@@ -92,6 +94,9 @@ func (f *Front) handle(ctx *fasthttp.RequestCtx) {
 	x := f.acquire(ctx)
 	defer f.rescue(ctx, x)
 	refusal, ok := f.judge(x)
+	if ok {
+		f.through(x)
+	}
 	switch {
 	case x.deciding:
 		f.decide(ctx, x, refusal, ok)

@@ -103,7 +103,7 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 	}
 	t := newTunnel(&tunnelPeer{Conn: client.Conn}, &tunnelPeer{Conn: c.Conn, first: bytes.Clone(first)}, tunnelOptions{
 		idle: x.route.WebSocket.Idle, lifetime: x.route.WebSocket.Lifetime, write: x.state.WriteTimeout,
-		every: socketLook, valid: f.stillValid(x), random: f.options.Random, buffers: &f.sockets.buffers,
+		every: socketLook, valid: f.stillValid(x), random: f.options.Random, buffers: &f.sockets.buffers, meter: f.meterSocket(x),
 	})
 	if !f.sockets.add(t) {
 		return errors.New("the front is shut down")

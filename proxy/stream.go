@@ -123,6 +123,7 @@ func (s *answerStream) pour() (read, write error) {
 				return nil, err
 			}
 			s.x.bytesOut += int64(n)
+			s.x.front.meterContent(s.x)
 		}
 		switch {
 		case s.ended && s.chunks:

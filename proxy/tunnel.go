@@ -55,13 +55,14 @@ func (p *tunnelPeer) Read(b []byte) (int, error) {
 }
 
 type tunnelOptions struct {
-	idle     time.Duration // without a byte either way; then 1001
-	lifetime time.Duration // then 1001; 0: any
-	write    time.Duration // for a peer to take what is sent to it
-	every    time.Duration // between two looks whether the token is still good
-	valid    func() bool   // the look: false ends it with 1008; nil: there is no token
-	random   io.Reader     // for the mask of our Close frame
-	buffers  *sync.Pool    // of *[tunnelPiece]byte
+	idle     time.Duration       // without a byte either way; then 1001
+	lifetime time.Duration       // then 1001; 0: any
+	write    time.Duration       // for a peer to take what is sent to it
+	every    time.Duration       // between two looks whether the token is still good
+	valid    func() bool         // the look: false ends it with 1008; nil: there is no token
+	random   io.Reader           // for the mask of our Close frame
+	buffers  *sync.Pool          // of *[tunnelPiece]byte
+	meter    func(in, out int64) // counts the bytes that come from the client, and from the upstream; nil: nobody does
 }
 
 // tunnel carries a WebSocket's bytes both ways, unchanged, in constant memory, and ends
@@ -291,6 +292,13 @@ func (f *flow) read() ([]byte, error) {
 		room = f.big[:]
 	}
 	n, err := f.from.Read(room)
+	if meter := f.t.o.meter; meter != nil && n > 0 {
+		if f.masked {
+			meter(int64(n), 0)
+		} else {
+			meter(0, int64(n))
+		}
+	}
 	f.more = n == len(room)
 	return room[:n], err
 }
