@@ -50,7 +50,7 @@ func (i *Issuer) identify(ctx context.Context, req *request, source net.IP, now 
 	}
 	switch {
 	case err == nil:
-		req.known = who.ID
+		req.known, req.proved = who.ID, who.Client
 		i.backoff.passed(req.clientID, source)
 		return who, answer.Refusal{}
 	case errors.Is(err, errBusy): // no outage: it is over as soon as the queue is shorter

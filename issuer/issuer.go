@@ -68,6 +68,14 @@ type Store interface {
 	Prune(ctx context.Context, now registry.Time) (rows int, err error)
 }
 
+// Meter counts what clients use. *usage.Meter is one. None of its methods waits.
+type Meter interface {
+	// Issued counts an access token that was issued or refreshed.
+	Issued(c *directory.Client, now time.Time)
+	// Refused counts a request of an authenticated client that is answered with reason.
+	Refused(c *directory.Client, now time.Time, reason answer.Reason)
+}
+
 // Options of an issuer. Every field is needed unless it says otherwise.
 type Options struct {
 	URL         string          // the claim iss
@@ -80,6 +88,7 @@ type Options struct {
 	KeyPublish  time.Duration   // how long a new signing key is in the JWK Set before it signs: others may keep the set for half of that, five minutes at most
 	Scopes      []string        // for the metadata: the scopes that are told to everybody; may be none
 	Verifier    Verifier        // checks the tokens that clients refresh and introspect
+	Meter       Meter           // nil: nobody counts what clients use
 	Now         func() time.Time
 	Random      io.Reader // for token ids and the key of the back-off; concurrent use must be safe (crypto/rand.Reader)
 	Log         *slog.Logger

@@ -35,7 +35,11 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.issued, m.duration, m.backoff}
 }
 
-func (m *metrics) handedOut(took time.Duration) {
-	m.issued.Inc()
-	m.duration.Observe(took.Seconds())
+// handedOut counts an access token of who.
+func (i *Issuer) handedOut(who caller, started, answered time.Time) {
+	i.metrics.issued.Inc()
+	i.metrics.duration.Observe(answered.Sub(started).Seconds())
+	if i.options.Meter != nil {
+		i.options.Meter.Issued(who.Client, answered)
+	}
 }

@@ -79,7 +79,7 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	record.ExpiresAt = granted.expires // of the token that goes with it; an older one may live longer
 	writeToken(ctx, req.dialect, record, claims, jws, requestID, registry.At(answered))
 	who.notice(ctx)
-	i.metrics.handedOut(answered.Sub(started))
+	i.handedOut(who, started, answered)
 	return answer.OK
 }
 

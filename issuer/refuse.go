@@ -39,6 +39,9 @@ func (i *Issuer) refuse(ctx *fasthttp.RequestCtx, d dialect, r answer.Refusal, r
 // decline is refuse for a request that names a client, perhaps.
 func (i *Issuer) decline(ctx *fasthttp.RequestCtx, req request, r answer.Refusal, requestID string) answer.Reason {
 	reason := i.refuse(ctx, req.dialect, r, requestID)
+	if req.proved != nil && i.options.Meter != nil {
+		i.options.Meter.Refused(req.proved, i.options.Now(), reason)
+	}
 	if req.known != "" && i.options.Refused != nil {
 		i.options.Refused(ctx, req.known, reason, requestID)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"postern/answer"
+	"postern/directory"
 	"postern/secret"
 )
 
@@ -28,9 +29,10 @@ type credentials struct {
 type request struct {
 	dialect
 	credentials
-	scope string // space-separated; "": none asked
-	token string // to refresh, revoke or introspect
-	known string // the client that has the identifier, whether it proved that or not; "": none, or not looked up yet
+	scope  string            // space-separated; "": none asked
+	token  string            // to refresh, revoke or introspect
+	known  string            // the client that has the identifier, whether it proved that or not; "": none, or not looked up yet
+	proved *directory.Client // the client that has authenticated; nil: none, or not yet
 }
 
 // route is one of the four that clients authenticate at.

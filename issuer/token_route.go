@@ -68,7 +68,7 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	answered := i.options.Now()
 	writeToken(ctx, req.dialect, record, claims, jws, requestID, registry.At(answered))
 	who.notice(ctx)
-	i.metrics.handedOut(answered.Sub(started))
+	i.handedOut(who, started, answered)
 	return answer.OK
 }
 
