@@ -20,7 +20,7 @@ func declarationOf(d *config.Domain) (all registry.Declaration, bad []error) {
 		for j, g := range o.Agreements {
 			one.Agreements = append(one.Agreements, registry.DeclaredAgreement{
 				Place: declaredAt(d, fmt.Sprintf("%s.agreements[%d]", key, j)), ID: g.ID, Name: g.Name, Terms: termsOf(g.Terms), Removed: g.Removed,
-				StartsAt: momentOf(g.StartsAt), EndsAt: momentOf(g.EndsAt),
+				StartsAt: momentOf(g.StartsAt), EndsAt: momentOf(g.EndsAt), Enforce: registry.Mode(g.Enforce),
 			})
 		}
 		for j, c := range o.Clients {

@@ -42,6 +42,7 @@ type DomainAgreement struct {
 	StartsAt Moment      `yaml:"starts_at" default:"" doc:"when it comes into force; empty: it is"`
 	EndsAt   Moment      `yaml:"ends_at" default:"" doc:"when it ends; empty: never"`
 	Terms    DomainTerms `yaml:"terms" doc:"what it licenses; what is left out is the organization's"`
+	Enforce  string      `yaml:"enforce" enum:"enforce,shadow" default:"enforce" doc:"enforce; or shadow: what it does not allow is let through, and counted"`
 	Removed  bool        `yaml:"removed" default:"false" doc:"it is removed for good, if it is there"`
 }
 

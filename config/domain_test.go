@@ -88,7 +88,7 @@ organizations:
 		},
 		Agreements: []DomainAgreement{{
 			Name: "Basic", StartsAt: Moment{time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC)}, EndsAt: Moment{time.Date(2026, 1, 31, 22, 0, 0, 0, time.UTC)},
-			Terms: DomainTerms{Products: Names{Given: true, Unlimited: true}},
+			Terms: DomainTerms{Products: Names{Given: true, Unlimited: true}}, Enforce: "enforce",
 		}},
 		Catalogs: []DomainCatalog{{ExternalID: "x", Name: "x"}},
 		Clients: []DomainClient{

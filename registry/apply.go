@@ -191,7 +191,7 @@ func (r *Registry) Apply(ctx context.Context, a Actor, d Declaration, o ApplyOpt
 	if len(plan.Steps) == 0 {
 		return plan, nil
 	}
-	w := &keeper{tx: tx, kept: map[string]*sql.Stmt{}}
+	w := newKeeper(tx)
 	defer w.close()
 	err = plan.run(ctx, w, o.Progress)
 	if err == nil {
@@ -233,6 +233,8 @@ type keeper struct {
 	kept map[string]*sql.Stmt
 }
 
+func newKeeper(tx *tx) *keeper { return &keeper{tx: tx, kept: map[string]*sql.Stmt{}} }
+
 // ExecContext makes a keeper an execer.
 func (k *keeper) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	statement := k.kept[query]
@@ -262,8 +264,14 @@ func recordSteps(ctx context.Context, w *keeper, a Actor, steps []Step) error {
 			events = append(events, []any{int64(0), int64(tx.now), a.Kind, a.ID, a.Address, d.action, string(d.kind), d.id, d.detail})
 		}
 	}
+	return recordRows(ctx, w, changes, events)
+}
+
+// recordRows writes lines of the feed and of the audit trail; the first column of each is
+// left for its number.
+func recordRows(ctx context.Context, w *keeper, changes, events [][]any) error {
 	var change, event int64
-	err := tx.QueryRowContext(ctx, `UPDATE counter SET seq = seq + $1, events = events + $2 WHERE id = 1 RETURNING seq, events`,
+	err := w.tx.QueryRowContext(ctx, `UPDATE counter SET seq = seq + $1, events = events + $2 WHERE id = 1 RETURNING seq, events`,
 		len(changes), len(events)).Scan(&change, &event)
 	if err != nil {
 		return err
@@ -281,6 +289,11 @@ func insertNumbered(ctx context.Context, x execer, into string, rows [][]any, la
 	for i := range rows {
 		rows[i][0] = last - int64(len(rows)-1-i)
 	}
+	return insertRows(ctx, x, into, rows)
+}
+
+// insertRows inserts rows of one length.
+func insertRows(ctx context.Context, x execer, into string, rows [][]any) error {
 	for len(rows) > 0 {
 		n := min(numberedRows, len(rows))
 		var args []any

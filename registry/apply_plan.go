@@ -26,6 +26,8 @@ type planner struct {
 
 	organizations map[string]string // by id: the place that declares it
 	owners        []owner
+	terms         []declaredTerms
+	renamed       map[string]string // external ids of catalogs, by those of before; "": removed
 	clients       []*clientPlan
 }
 
@@ -110,7 +112,7 @@ func (p *planner) disable(s *Step, was Time, declared bool) {
 
 // survey reads what the declaration is about, and compares.
 func (p *planner) survey(ctx context.Context, d Declaration) error {
-	p.organizations = map[string]string{}
+	p.organizations, p.renamed = map[string]string{}, map[string]string{}
 	live, err := findOrganizations(ctx, p.q, `o.removed_at IS NULL`)
 	if err != nil {
 		return err
@@ -193,6 +195,7 @@ func (p *planner) organization(ctx context.Context, o DeclaredOrganization, byNa
 		s.field("name", now.Name, o.Name)
 	}
 	s.terms(now.Terms, o.Terms)
+	p.terms = append(p.terms, declaredTerms{o.Place, id, now.Terms, o.Terms})
 	want := Organization{ID: id, Name: o.Name, Terms: o.Terms, CreatedAt: p.now}
 	switch {
 	case !found:
@@ -362,6 +365,7 @@ func (p *planner) agreement(ctx context.Context, o owner, d DeclaredAgreement, b
 	s.field("starts_at", timeText(now.StartsAt), timeText(want.StartsAt))
 	s.field("ends_at", timeText(now.EndsAt), timeText(want.EndsAt))
 	s.terms(now.Terms, want.Terms)
+	p.terms = append(p.terms, declaredTerms{d.Place, want.ID, now.Terms, want.Terms})
 	switch {
 	case !found:
 		s.do("create", want.Name, func(ctx context.Context, x execer) error { return insertAgreement(ctx, x, want) })
@@ -410,9 +414,12 @@ func (p *planner) planCatalogs(ctx context.Context, d Declaration) error {
 	for _, one := range live {
 		if owned[one.OrganizationID] && c.places[one.ID] == "" {
 			p.undeclare(KindCatalog, one.ID, one.ExternalID)
+			if p.o.Prune {
+				p.renamed[one.ExternalID] = ""
+			}
 		}
 	}
-	return nil
+	return p.planGrants(ctx, c.external)
 }
 
 // catalogPlan is what planCatalogs knows: external ids are unique over all organizations.
@@ -458,6 +465,7 @@ func (c *catalogPlan) plan(ctx context.Context, owner string, d DeclaredCatalog)
 	switch {
 	case d.Removed && found:
 		c.remove(KindCatalog, want.ID, now.ExternalID)
+		c.renamed[now.ExternalID] = ""
 		return nil
 	case d.Removed:
 		c.unchanged++
@@ -480,6 +488,9 @@ func (c *catalogPlan) plan(ctx context.Context, owner string, d DeclaredCatalog)
 	s.field("name", now.Name, want.Name)
 	if found {
 		s.field("external_id", now.ExternalID, want.ExternalID)
+		if now.ExternalID != want.ExternalID {
+			c.renamed[now.ExternalID] = want.ExternalID
+		}
 		s.field("organization", now.OrganizationID, want.OrganizationID)
 		s.field("public", strconv.FormatBool(now.Public), strconv.FormatBool(want.Public))
 		if s.Fields != nil {

@@ -156,7 +156,7 @@ func compareWith(t *testing.T, r *Registry, d Declaration) {
 	}
 	for _, g := range must(r.Agreements(ctx, ""))(t) {
 		names[g.ID] = g.Name
-		got["agreement "+names[g.OrganizationID]+"/"+g.Name] = fmt.Sprint(g.StartsAt, g.EndsAt, terms(g.Terms))
+		got["agreement "+names[g.OrganizationID]+"/"+g.Name] = fmt.Sprint(g.StartsAt, g.EndsAt, terms(g.Terms), g.Enforce)
 	}
 	for _, c := range must(r.Catalogs(ctx, ""))(t) {
 		got["catalog "+c.ExternalID] = fmt.Sprint(c.Name, c.Public, names[c.OrganizationID])
@@ -185,7 +185,11 @@ func compareWith(t *testing.T, r *Registry, d Declaration) {
 	for _, o := range d.Organizations {
 		want["organization "+o.Name] = fmt.Sprint(o.Disabled, terms(o.Terms))
 		for _, g := range o.Agreements {
-			want["agreement "+o.Name+"/"+g.Name] = fmt.Sprint(g.StartsAt, g.EndsAt, terms(g.Terms))
+			mode := g.Enforce
+			if mode == "" {
+				mode = Enforce
+			}
+			want["agreement "+o.Name+"/"+g.Name] = fmt.Sprint(g.StartsAt, g.EndsAt, terms(g.Terms), mode)
 		}
 		catalogs(o.Name, o.Catalogs)
 		for _, c := range o.Clients {
@@ -527,11 +531,12 @@ func randomDeclaration(random *rand.Rand) (d Declaration) {
 	limit := func() Limit {
 		return []Limit{{}, {Value, 0}, {Value, random.Int64N(5)}, {State: Unlimited}}[random.IntN(4)]
 	}
-	set := func() Set {
-		return []Set{{}, {Value, nil}, {Value, []string{"b", "a"}}, {State: Unlimited}}[random.IntN(4)]
+	set := func(names []string) Set {
+		return []Set{{}, {Value, nil}, {Value, names}, {State: Unlimited}}[random.IntN(4)]
 	}
+	var granted []string // of those that are there
 	terms := func() (t Terms) {
-		t.Products, t.Catalogs = set(), set()
+		t.Products, t.Catalogs = set([]string{"b", "a"}), set(granted[:random.IntN(len(granted)+1)])
 		for _, l := range t.limits() {
 			*l = limit()
 		}
@@ -543,6 +548,7 @@ func randomDeclaration(random *rand.Rand) (d Declaration) {
 	for _, id := range []string{"c1", "c2", "c3"} {
 		if i := random.IntN(3); i < 2 {
 			owners[i] = append(owners[i], DeclaredCatalog{Place: place(), ExternalID: id, Name: []string{"x", "y"}[random.IntN(2)], Public: maybe()})
+			granted = append(granted, id)
 		}
 	}
 	for i, name := range []string{"Acme", "Blue"} {
@@ -550,7 +556,8 @@ func randomDeclaration(random *rand.Rand) (d Declaration) {
 		links := []string{""}
 		for _, name := range []string{"Gold", "Basic"} {
 			if maybe() {
-				o.Agreements = append(o.Agreements, DeclaredAgreement{Place: place(), Name: name, StartsAt: Time(random.IntN(3)), EndsAt: Time(10 * random.IntN(2)), Terms: terms()})
+				o.Agreements = append(o.Agreements, DeclaredAgreement{Place: place(), Name: name, StartsAt: Time(random.IntN(3)), EndsAt: Time(10 * random.IntN(2)), Terms: terms(),
+					Enforce: []Mode{"", Enforce, Shadow}[random.IntN(3)]})
 				links = append(links, name)
 			}
 		}

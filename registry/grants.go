@@ -64,50 +64,16 @@ func catalogsByExternalID(ctx context.Context, q querier, names []string) (map[s
 // regrant puts the external id to where terms grant the one that is from, or nothing when to
 // is empty. Each owner of such terms has an event and a change of its own.
 func regrant(ctx context.Context, tx *tx, a Actor, from, to string) error {
-	type grantor struct {
-		id       string
-		kind     Kind
-		catalogs []string
-	}
-	quoted, err := json.Marshal(from)
+	found, err := findGrantors(ctx, tx, map[string]string{from: to})
 	if err != nil {
 		return err
 	}
-	var found []grantor
-	err = each(ctx, tx, func(rows *sql.Rows) error {
-		var text string
-		var organization bool
-		g := grantor{kind: KindAgreement}
-		if err := rows.Scan(&g.id, &text, &organization); err != nil {
-			return err
-		}
-		if organization {
-			g.kind = KindOrganization
-		}
-		if err := json.Unmarshal([]byte(text), &g.catalogs); err != nil {
-			return err
-		}
-		if slices.Contains(g.catalogs, from) { // LIKE does not tell a from A everywhere
-			found = append(found, g)
-		}
-		return nil
-	}, `SELECT t.owner_id, t.catalogs, o.id IS NOT NULL FROM terms t LEFT JOIN organization o ON o.id = t.owner_id
-		WHERE t.catalogs LIKE $1 ESCAPE '!'`, "%"+strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(string(quoted))+"%")
-	if err != nil {
-		return err
+	detail := "catalogs: " + from + " was removed"
+	if to != "" {
+		detail = "catalogs: " + from + " is " + to + " now"
 	}
 	for _, g := range found {
-		detail := "catalogs: " + from + " was removed"
-		g.catalogs = slices.DeleteFunc(g.catalogs, func(name string) bool { return name == from || name == to })
-		if to != "" {
-			detail = "catalogs: " + from + " is " + to + " now"
-			g.catalogs = append(g.catalogs, to)
-		}
-		text, err := json.Marshal(g.catalogs)
-		if err != nil {
-			return err
-		}
-		if err := tx.set(ctx, `UPDATE terms SET catalogs = $1 WHERE owner_id = $2`, string(text), g.id); err != nil {
+		if err := g.save(ctx, tx); err != nil {
 			return err
 		}
 		if err := record(ctx, tx, a, deed{"change", g.kind, g.id, detail}); err != nil {
@@ -115,4 +81,67 @@ func regrant(ctx context.Context, tx *tx, a Actor, from, to string) error {
 		}
 	}
 	return nil
+}
+
+// grantor is an organization or an agreement whose terms grant a catalog that has another
+// external id now, or is removed.
+type grantor struct {
+	kind          Kind
+	id, name      string
+	before, after Set
+}
+
+// findGrantors finds those that grant what is a key of renamed. Its value is the external id
+// that takes the place of it; "": none.
+func findGrantors(ctx context.Context, q querier, renamed map[string]string) (found []grantor, err error) {
+	like := "[%" // not unlimited
+	if len(renamed) == 1 {
+		for from := range renamed {
+			quoted, err := json.Marshal(from)
+			if err != nil {
+				return nil, err
+			}
+			like = "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(string(quoted)) + "%"
+		}
+	}
+	return found, each(ctx, q, func(rows *sql.Rows) error {
+		var organization bool
+		var text string
+		g := grantor{kind: KindAgreement, before: Set{State: Value}, after: Set{State: Value}}
+		if err := rows.Scan(&g.id, &text, &organization, &g.name); err != nil {
+			return err
+		}
+		if organization {
+			g.kind = KindOrganization
+		}
+		if err := json.Unmarshal([]byte(text), &g.before.Values); err != nil {
+			return err
+		}
+		changed := false
+		for _, name := range g.before.Values {
+			to, ok := renamed[name]
+			if changed = changed || ok; !ok {
+				to = name
+			}
+			if to != "" {
+				g.after.Values = append(g.after.Values, to)
+			}
+		}
+		if changed { // LIKE does not tell a from A everywhere
+			found = append(found, g)
+		}
+		return nil
+	}, `SELECT t.owner_id, t.catalogs, o.id IS NOT NULL, COALESCE(o.name, ao.name || ' / ' || a.name) FROM terms t
+		LEFT JOIN organization o ON o.id = t.owner_id
+		LEFT JOIN agreement a ON a.id = t.owner_id LEFT JOIN organization ao ON ao.id = a.organization_id
+		WHERE t.catalogs LIKE $1 ESCAPE '!' AND COALESCE(o.removed_at, a.removed_at) IS NULL ORDER BY t.owner_id`, like)
+}
+
+// save writes what is granted then.
+func (g grantor) save(ctx context.Context, x execer) error {
+	text, err := json.Marshal(append([]string{}, g.after.Values...))
+	if err != nil {
+		return err
+	}
+	return set(ctx, x, `UPDATE terms SET catalogs = $1 WHERE owner_id = $2`, string(text), g.id)
 }

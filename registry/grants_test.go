@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -157,5 +158,67 @@ func TestChangeCatalog(t *testing.T) {
 		wants(t, "removed", err, ErrConflict, "the catalog was removed")
 		_, err = r.FindCatalog(ctx, "jazz-2")
 		wants(t, "removed", err, ErrNotFound, "no such catalog")
+	})
+}
+
+// TestApplyGrants: a declaration can grant what is there when it is applied, and what it
+// removes or renames is so in terms that it does not declare.
+func TestApplyGrants(t *testing.T) {
+	onBoth(t, func(t *testing.T, file store) {
+		ctx := context.Background()
+		r := open(t, file(t))
+		names := func(all ...string) Terms { return Terms{Catalogs: Set{State: Value, Values: all}} }
+		catalog := func(id string) DeclaredCatalog { return DeclaredCatalog{Place: "f:c", ExternalID: id, Name: id} }
+		d := Declaration{Organizations: []DeclaredOrganization{
+			{Place: "f:1", Name: "User", Terms: names("jazz"), Agreements: []DeclaredAgreement{{Place: "f:2", Name: "gold", Terms: names("jazz", "blues"), Enforce: Shadow}}},
+			{Place: "f:3", Name: "Owner", Catalogs: []DeclaredCatalog{catalog("jazz"), catalog("blues")}},
+		}}
+		mustApply(t, r, d, applyOptions())
+		compareWith(t, r, d)
+		if got := mustApply(t, r, d, applyOptions()); strings.Contains(got, "\n") {
+			t.Errorf("the second time:\n%s", got)
+		}
+		refused := func(what string, d Declaration, o ApplyOptions, words string) {
+			t.Helper()
+			_, err := r.Apply(ctx, operator, d, o)
+			wants(t, what, err, ErrInvalid, words)
+		}
+		user, owner := d.Organizations[0], d.Organizations[1]
+		other := user
+		other.Terms = names("soul")
+		refused("what is not there", Declaration{Organizations: []DeclaredOrganization{other}}, applyOptions(), "f:1: catalogs: there is no catalog soul: declare it, here or before")
+		less := owner
+		less.Catalogs = []DeclaredCatalog{catalog("blues")}
+		prune := applyOptions()
+		prune.Prune = true
+		refused("what is pruned", Declaration{Organizations: []DeclaredOrganization{user, less}}, prune, "f:1: catalogs: catalog jazz is removed")
+		renamed := owner
+		renamed.Catalogs = []DeclaredCatalog{{Place: "f:c", ID: must(r.FindCatalog(ctx, "jazz"))(t).ID, ExternalID: "jazz-2", Name: "jazz"}}
+		refused("what is renamed", Declaration{Organizations: []DeclaredOrganization{user, renamed}}, applyOptions(), "f:1: catalogs: catalog jazz has the external id jazz-2 then")
+
+		// The user is not declared now.
+		for _, want := range []string{"User / gold", "User"} {
+			plan := must(r.Plan(ctx, Declaration{Organizations: []DeclaredOrganization{renamed}}, applyOptions()))(t)
+			if !strings.Contains(told(plan), want+" terms.catalogs:") {
+				t.Errorf("the plan is\n%s", told(plan))
+			}
+		}
+		mustApply(t, r, Declaration{Organizations: []DeclaredOrganization{renamed}}, applyOptions())
+		check := func(what, organization, agreement string) {
+			t.Helper()
+			o, g := must(r.Organizations(ctx))(t), must(r.Agreements(ctx, ""))(t)
+			if o[0].Name != "User" { // made in the same millisecond
+				o[0] = o[1]
+			}
+			if len(g) != 1 || fmt.Sprint(o[0].Terms.Catalogs.Values) != organization || fmt.Sprint(g[0].Terms.Catalogs.Values) != agreement || g[0].Enforce != Shadow {
+				t.Errorf("%s: granted are %v and %v", what, o[0].Terms.Catalogs.Values, g[0].Terms.Catalogs.Values)
+			}
+		}
+		check("renamed", "[jazz-2]", "[jazz-2 blues]")
+		less.Catalogs[0].Removed = true
+		mustApply(t, r, Declaration{Organizations: []DeclaredOrganization{less}}, prune)
+		check("all removed", "[]", "[]")
+		mustApply(t, r, Declaration{Organizations: []DeclaredOrganization{owner}}, applyOptions())
+		check("made again", "[]", "[]")
 	})
 }

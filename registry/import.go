@@ -24,14 +24,14 @@ type ImportedClient struct {
 	AllowDuplicate bool          // several clients for one application and environment
 }
 
-// ImportFault is what is wrong with one client of an import. Its text names no secret.
+// ImportFault is what is wrong with one row of an import. Its text names no secret.
 type ImportFault struct {
-	Row     int // index of the client
+	Row     int // index of the client or catalog
 	Problem string
 	kind    error
 }
 
-func (f *ImportFault) Error() string { return fmt.Sprintf("client %d: %s", f.Row, f.Problem) }
+func (f *ImportFault) Error() string { return fmt.Sprintf("row %d: %s", f.Row, f.Problem) }
 
 // Unwrap returns the kind: ErrConflict, ErrNotFound or ErrInvalid.
 func (f *ImportFault) Unwrap() error { return f.kind }
