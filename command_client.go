@@ -41,11 +41,11 @@ func (o onClient) do(ctx context.Context, e *environment, verb string, task func
 		if err := task(r); err != nil {
 			return err
 		}
-		client, err := r.Client(ctx, o.ID)
+		grant, err := r.Grant(ctx, o.ID)
 		if err != nil {
 			return err
 		}
-		return e.client(o.JSON, client)
+		return e.client(o.JSON, grant)
 	})
 	if err != nil {
 		return cannot(fmt.Sprintf("%s client %s", verb, o.ID), err, next{notFound: clientsHint})
@@ -78,6 +78,7 @@ func (c *ClientCreateCommand) Run(ctx context.Context, e *environment) error {
 		if errors.Is(err, registry.ErrConflict) && c.duplicates(ctx, r) {
 			return &failure{err, "postern client rotate gives that client another secret; --allow-duplicate makes a second client all the same"}
 		}
+		err = unlinked(ctx, r, c.Agreement, err)
 		if err != nil {
 			return err
 		}
@@ -87,6 +88,16 @@ func (c *ClientCreateCommand) Run(ctx context.Context, e *environment) error {
 		return cannot("create client", err, next{notFound: organizationsHint})
 	}
 	return nil
+}
+
+// unlinked is err, with where to look when it is the agreement that is not there.
+func unlinked(ctx context.Context, r *registry.Registry, agreement string, err error) error {
+	if agreement != "" && errors.Is(err, registry.ErrNotFound) {
+		if _, missing := r.Agreement(ctx, agreement); errors.Is(missing, registry.ErrNotFound) {
+			return &failure{err, agreementsHint}
+		}
+	}
+	return err
 }
 
 // duplicates reports whether the application has a client in this environment already.
@@ -153,7 +164,7 @@ type ClientChangeCommand struct {
 	Application *string `placeholder:"NAME" help:"The application, for people."`
 	Environment *string `placeholder:"LABEL" help:"The application's stage."`
 	Agreement   *string `placeholder:"ID" xor:"agreement" help:"The agreement that it is linked to."`
-	NoAgreement bool    `xor:"agreement" help:"Link it to no agreement: its organization's terms hold."`
+	NoAgreement bool    `xor:"agreement" help:"Link it to no agreement: its organization's terms alone hold."`
 }
 
 // Help gives an example.
@@ -177,6 +188,9 @@ func (c *ClientChangeCommand) Run(ctx context.Context, e *environment) error {
 			change.AgreementID = new("")
 		}
 		_, err := r.ChangeClient(ctx, e.actor(), c.ID, change)
+		if c.Agreement != nil {
+			err = unlinked(ctx, r, *c.Agreement, err)
+		}
 		return err
 	})
 }
@@ -265,12 +279,47 @@ func (c *ClientRotateCommand) Run(ctx context.Context, e *environment) error {
 	return nil
 }
 
-// client answers with c.
-func (e *environment) client(asJSON bool, c registry.Client) error {
-	if asJSON {
-		return e.json(clientJSON(c))
+// client answers with the client of g and the terms that hold for it.
+func (e *environment) client(asJSON bool, g registry.Grant) error {
+	terms, from := g.Effective()
+	fields := registry.Fields(terms, from)
+	now := registry.At(e.Now())
+	refused := g.Refused(now)
+	if !asJSON {
+		rows := clientRows(g.Client)
+		if refused != "" {
+			rows = append(rows, row{"refused", refused})
+		}
+		if g.Covered(now) {
+			for _, f := range fields {
+				rows = append(rows, row{termName(f), termText(f, "default"), "(" + f.Source.From + ")"})
+			}
+		}
+		return e.table(nil, rows)
 	}
-	return e.table(nil, clientRows(c))
+	answer := shownClient{Client: clientJSON(g.Client)}
+	if refused != "" {
+		answer.Refused = &refused
+	}
+	if g.Covered(now) {
+		answer.Terms = map[string]shownTerm{}
+		for _, f := range fields {
+			answer.Terms[f.Name] = shownTerm{f.Value, f.Source}
+		}
+	}
+	return e.json(answer)
+}
+
+// shownClient is a client in JSON with what holds for it.
+type shownClient struct {
+	registry.Client
+	Refused *string              `json:"refused"`         // why all its requests are; null: they are not
+	Terms   map[string]shownTerm `json:"effective_terms"` // null: its agreement is not in force, and none hold
+}
+
+type shownTerm struct {
+	Value any `json:"value"`
+	registry.Source
 }
 
 // clientWithSecret answers with c and the secret that nobody can read again.

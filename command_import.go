@@ -5,9 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -40,7 +37,7 @@ func (ClientImportCommand) Help() string {
 // Run imports the file and answers with what came of it.
 func (c *ClientImportCommand) Run(ctx context.Context, e *environment) error {
 	err := c.use(ctx, e, func(r *registry.Registry) error {
-		rows, faults, err := c.read()
+		rows, faults, err := readImport(c.File, c.Format, clientShape(c.Organization != ""))
 		if err != nil {
 			return err
 		}
@@ -62,38 +59,6 @@ func (c *ClientImportCommand) Run(ctx context.Context, e *environment) error {
 		return cannot("import "+c.File, err, next{notFound: organizationsHint})
 	}
 	return nil
-}
-
-// maxImport bounds the file in bytes.
-const maxImport = 64 << 20
-
-// read reads the file: its rows, and what is wrong with those that are none.
-func (c *ClientImportCommand) read() ([]importRow, []importFault, error) {
-	format := cmp.Or(c.Format, strings.TrimPrefix(strings.ToLower(filepath.Ext(c.File)), "."))
-	if format != "csv" && format != "json" {
-		return nil, nil, refuse("say which with --format csv or --format json", "the file's name ends neither in .csv nor in .json")
-	}
-	f, err := os.Open(c.File)
-	if err != nil {
-		return nil, nil, errors.Unwrap(err) // the task names the file already
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxImport+1))
-	if err != nil {
-		return nil, nil, errors.Unwrap(err)
-	}
-	if len(text) > maxImport {
-		return nil, nil, refuse("split it: each part is imported as a whole", "the file is larger than 64 MiB")
-	}
-	read := readImportCSV
-	if format == "json" {
-		read = readImportJSON
-	}
-	rows, faults := read(text, c.Organization != "")
-	if len(rows)+len(faults) == 0 {
-		return nil, nil, errors.New("the file has no clients")
-	}
-	return rows, faults, nil
 }
 
 // check returns the clients as the registry takes them, or one error about all that is

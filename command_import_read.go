@@ -1,25 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"encoding/base64"
-	"encoding/csv"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 
 	"postern/registry"
 	"postern/secret"
-	"postern/token"
 )
 
-// importFields are what a row can have. The first four are the secret, one of them.
-var importFields = [...]string{"client_secret", "client_secret_sha256", "client_secret_bcrypt", "client_secret_argon2id",
-	"organization_id", "client_id", "application", "environment"}
+// clientFields are what a client's row can have. The first four are the secret, one of them.
+func clientFields() []string {
+	return []string{"client_secret", "client_secret_sha256", "client_secret_bcrypt", "client_secret_argon2id",
+		"organization_id", "client_id", "application", "environment"}
+}
 
 const (
 	secretFields      = 4
@@ -27,11 +22,14 @@ const (
 	maxImportedSecret = 1024 // bytes
 )
 
-// importRow is one row as it was read, in the order of importFields; absent is "". All are
-// held as secrets: who knows what stands in which column.
-type importRow struct {
-	place  importPlace
-	fields [len(importFields)]secret.Secret
+// clientShape is that of clients; organization: a row needs no organization_id.
+func clientShape(organization bool) importShape {
+	s := importShape{what: "clients", names: clientFields()}
+	s.needed = s.names[fieldOrganization:]
+	if organization {
+		s.needed = s.needed[1:]
+	}
+	return s
 }
 
 // clear reports whether the row's secret is in clear, where hash says what client_secret holds.
@@ -55,7 +53,7 @@ func (r importRow) client(hash string) (c registry.ImportedClient, problem strin
 	if given < 0 {
 		return c, "it has none of client_secret, client_secret_sha256, client_secret_bcrypt and client_secret_argon2id"
 	}
-	name, text := importFields[given], r.fields[given].Reveal()
+	name, text := clientFields()[given], r.fields[given].Reveal()
 	kind := hash
 	if given > 0 {
 		kind = strings.TrimPrefix(name, "client_secret_")
@@ -114,128 +112,4 @@ func digestFrom(text string) (d secret.Digest, ok bool) {
 		return d, false
 	}
 	return secret.Digest(raw), true
-}
-
-// readImportCSV reads RFC 4180 with a header line. After a fault of the quotes nothing
-// behind it can be told apart, so it is the last one.
-func readImportCSV(text []byte, organization bool) (rows []importRow, bad []importFault) {
-	reader := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(text, []byte("\ufeff"))))
-	reader.ReuseRecord = true
-	header, err := reader.Read()
-	if err == io.EOF {
-		return nil, nil
-	}
-	place := func() importPlace {
-		line, _ := reader.FieldPos(0)
-		return importPlace{"line", line}
-	}
-	if err != nil {
-		return nil, []importFault{csvFault(err, importPlace{"line", 1})}
-	}
-	columns, bad := importColumns(header, place(), organization)
-	if bad != nil {
-		return nil, bad
-	}
-	for {
-		record, err := reader.Read()
-		switch {
-		case err == io.EOF:
-			return rows, bad
-		case errors.Is(err, csv.ErrFieldCount):
-			bad = append(bad, importFault{place(), fmt.Sprintf("it has %s, the header has %d", counted(len(record), "field"), len(columns))})
-			continue
-		case err != nil:
-			return rows, append(bad, csvFault(err, importPlace{"line", 0}))
-		}
-		row := importRow{place: place()}
-		for i, value := range record {
-			row.fields[columns[i]] = secret.Secret(value)
-		}
-		rows = append(rows, row)
-	}
-}
-
-// csvFault says what is wrong with the quotes. The package's texts quote nothing.
-func csvFault(err error, place importPlace) importFault {
-	if broken, ok := errors.AsType[*csv.ParseError](err); ok {
-		return importFault{importPlace{"line", broken.StartLine}, broken.Err.Error() + "; what follows was not read"}
-	}
-	return importFault{place, err.Error()}
-}
-
-// importColumns finds the field of each column. Names that are unknown are not quoted: a
-// file without a header has a client's first secret there.
-func importColumns(header []string, place importPlace, organization bool) (columns []int, bad []importFault) {
-	for i, name := range header {
-		field := slices.Index(importFields[:], strings.TrimSpace(name))
-		switch {
-		case field < 0:
-			bad = append(bad, importFault{place, fmt.Sprintf("column %d of the header is unknown; use %s", i+1, strings.Join(importFields[:], ", "))})
-		case slices.Contains(columns, field):
-			bad = append(bad, importFault{place, "the header has " + importFields[field] + " twice"})
-		}
-		columns = append(columns, field)
-	}
-	for field, name := range importFields {
-		needed := field > fieldOrganization || field == fieldOrganization && !organization
-		if needed && bad == nil && !slices.Contains(columns, field) {
-			bad = append(bad, importFault{place, "the header has no " + name})
-		}
-	}
-	return columns, bad
-}
-
-// readImportJSON reads an array of objects whose members are strings.
-func readImportJSON(text []byte, _ bool) (rows []importRow, bad []importFault) {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	index := 0
-	at := func(problem string) importFault { return importFault{importPlace{"index", index}, problem} }
-	if t, err := decoder.Token(); err != nil || t != json.Delim('[') {
-		return nil, []importFault{at("the file is no JSON array")}
-	}
-	for ; decoder.More(); index++ {
-		var raw json.RawMessage
-		if err := decoder.Decode(&raw); err != nil {
-			return rows, append(bad, at("it is not valid JSON; what follows was not read"))
-		}
-		members, err := token.Object(raw)
-		if err != nil {
-			bad = append(bad, at("it is no JSON object without repeated members"))
-			continue
-		}
-		row := importRow{place: importPlace{"index", index}}
-		if problem := row.set(members); problem != "" {
-			bad = append(bad, at(problem))
-			continue
-		}
-		rows = append(rows, row)
-	}
-	if _, err := decoder.Token(); err != nil {
-		return rows, append(bad, at("the array has no end"))
-	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return rows, append(bad, at("something follows the array"))
-	}
-	return rows, bad
-}
-
-// set takes over the members of an object, or says what is wrong with them.
-func (r *importRow) set(members map[string]json.RawMessage) (problem string) {
-	known := 0
-	for i, name := range importFields {
-		raw, ok := members[name]
-		if !ok {
-			continue
-		}
-		known++
-		var value *string
-		if json.Unmarshal(raw, &value) != nil || value == nil {
-			return name + " is no string"
-		}
-		r.fields[i] = secret.Secret(*value)
-	}
-	if known < len(members) {
-		return "it has an unknown member; use " + strings.Join(importFields[:], ", ")
-	}
-	return ""
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"postern/registry"
 )
@@ -50,9 +48,8 @@ const organizationsHint = "postern organization list shows the organizations the
 // OrganizationCreateCommand creates an organization.
 type OrganizationCreateCommand struct {
 	where
-	Name          string    `required:"" help:"The organization's name, for people."`
-	Products      *products `placeholder:"NAMES" help:"The scopes that its clients may ask for, separated by spaces, or unlimited; an empty list allows none."`
-	TokenLifetime *lifetime `placeholder:"DURATION" help:"How long its access tokens live, for example 1h, or unlimited for as long as the issuer allows."`
+	Name string `required:"" help:"The organization's name, for people."`
+	termsFlags
 }
 
 // Help gives an example.
@@ -62,13 +59,12 @@ func (OrganizationCreateCommand) Help() string {
 
 // Run creates the organization and answers with it.
 func (c *OrganizationCreateCommand) Run(ctx context.Context, e *environment) error {
-	terms := registry.Terms{Products: c.Products.set(), TokenLifetime: c.TokenLifetime.limit()}
 	err := func() error {
 		r, err := c.openOrCreate(ctx, e)
 		if err != nil {
 			return err
 		}
-		organization, err := r.CreateOrganization(ctx, e.actor(), c.Name, terms)
+		organization, err := r.CreateOrganization(ctx, e.actor(), c.Name, c.terms())
 		if err := errors.Join(err, r.Close()); err != nil {
 			return err
 		}
@@ -96,7 +92,7 @@ func (c *OrganizationListCommand) Run(ctx context.Context, e *environment) error
 		return list(e, c.JSON, all, row{"ID", "NAME", "STATE", "PRODUCTS", "TOKEN LIFETIME", "CREATED"},
 			func(o registry.Organization) row {
 				return row{o.ID, o.Name, state(o.DisabledAt, o.RemovedAt),
-					setText(o.Terms.Products), lifetimeText(o.Terms.TokenLifetime), moment(o.CreatedAt)}
+					setText(o.Terms.Products, "default"), limitText(o.Terms.TokenLifetime, "default", true), moment(o.CreatedAt)}
 			})
 	})
 	if err != nil {
@@ -121,43 +117,29 @@ func (c *OrganizationShowCommand) Run(ctx context.Context, e *environment) error
 // OrganizationChangeCommand changes an organization's name or terms.
 type OrganizationChangeCommand struct {
 	onOrganization
-	Name                 *string   `help:"The new name."`
-	Products             *products `xor:"products" placeholder:"NAMES" help:"The scopes that its clients may ask for, separated by spaces, or unlimited; an empty list allows none."`
-	InheritProducts      bool      `xor:"products" help:"Go back to the default products."`
-	TokenLifetime        *lifetime `xor:"lifetime" placeholder:"DURATION" help:"How long its access tokens live, for example 1h, or unlimited for as long as the issuer allows."`
-	InheritTokenLifetime bool      `xor:"lifetime" help:"Go back to the default lifetime."`
+	Name *string `help:"The new name."`
+	termsFlags
 }
 
 // Help gives an example.
 func (OrganizationChangeCommand) Help() string {
-	return example("postern organization change " + exampleID + " --name Acme --inherit-products")
+	return example("postern organization change " + exampleID + " --name Acme --products inherit --quota-day 100000")
 }
 
 // Validate refuses a change of nothing.
 func (c *OrganizationChangeCommand) Validate() error {
-	if c.Name == nil && !c.changesTerms() {
+	if c.Name == nil && !c.given() {
 		return errors.New("nothing to change: say what, for example --name")
 	}
 	return nil
-}
-
-func (c *OrganizationChangeCommand) changesTerms() bool {
-	return c.Products != nil || c.InheritProducts || c.TokenLifetime != nil || c.InheritTokenLifetime
 }
 
 // Run changes what was given, leaves the rest, and answers with the organization.
 func (c *OrganizationChangeCommand) Run(ctx context.Context, e *environment) error {
 	return c.do(ctx, e, "change", func(r *registry.Registry) error {
 		change := registry.OrganizationChange{Name: c.Name}
-		if c.changesTerms() {
-			change.Terms = func(t *registry.Terms) {
-				if c.Products != nil || c.InheritProducts {
-					t.Products = c.Products.set()
-				}
-				if c.TokenLifetime != nil || c.InheritTokenLifetime {
-					t.TokenLifetime = c.TokenLifetime.limit()
-				}
-			}
+		if c.given() {
+			change.Terms = c.change
 		}
 		_, err := r.ChangeOrganization(ctx, e.actor(), c.ID, change)
 		return err
@@ -235,78 +217,10 @@ func (e *environment) organization(asJSON bool, o registry.Organization) error {
 		{"id", o.ID},
 		{"name", o.Name},
 		{"state", state(o.DisabledAt, o.RemovedAt)},
-		{"products", setText(o.Terms.Products)},
-		{"token lifetime", lifetimeText(o.Terms.TokenLifetime)},
 		{"created", moment(o.CreatedAt)},
 	}
 	if o.TokensValidFrom != 0 {
 		rows = append(rows, row{"tokens revoked up to", moment(o.TokensValidFrom)})
 	}
-	return e.table(nil, rows)
-}
-
-// products is a flag: names separated by spaces, or "unlimited". nil inherits.
-type products registry.Set
-
-// UnmarshalText reads the flag.
-func (p *products) UnmarshalText(text []byte) error {
-	if string(text) == "unlimited" {
-		*p = products{State: registry.Unlimited}
-		return nil
-	}
-	*p = products{State: registry.Value, Values: strings.Fields(string(text))}
-	return nil
-}
-
-func (p *products) set() registry.Set {
-	if p == nil {
-		return registry.Set{}
-	}
-	return registry.Set(*p)
-}
-
-// lifetime is a flag: a duration of whole seconds, or "unlimited". nil inherits.
-type lifetime registry.Limit
-
-// UnmarshalText reads the flag.
-func (l *lifetime) UnmarshalText(text []byte) error {
-	if string(text) == "unlimited" {
-		*l = lifetime{State: registry.Unlimited}
-		return nil
-	}
-	d, err := time.ParseDuration(string(text))
-	if err != nil || d < time.Second || d%time.Second != 0 {
-		return errors.New("use whole seconds, at least one, with their unit, for example 90m or 2h, or unlimited")
-	}
-	*l = lifetime{State: registry.Value, Value: int64(d / time.Second)}
-	return nil
-}
-
-func (l *lifetime) limit() registry.Limit {
-	if l == nil {
-		return registry.Limit{}
-	}
-	return registry.Limit(*l)
-}
-
-func setText(s registry.Set) string {
-	switch {
-	case s.State == registry.Unset:
-		return "default"
-	case s.State == registry.Unlimited:
-		return "unlimited"
-	case len(s.Values) == 0:
-		return "none"
-	}
-	return strings.Join(s.Values, " ")
-}
-
-func lifetimeText(l registry.Limit) string {
-	switch l.State {
-	case registry.Unset:
-		return "default"
-	case registry.Unlimited:
-		return "unlimited"
-	}
-	return (time.Duration(l.Value) * time.Second).String()
+	return e.table(nil, append(rows, termsRows(o.Terms, "default")...))
 }

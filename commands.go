@@ -31,6 +31,8 @@ type commands struct {
 
 	Apply        ApplyCommand        `cmd:"" help:"Bring the store to what a file declares: organizations, agreements, catalogs, clients."`
 	Organization OrganizationCommand `cmd:"" help:"Organizations: the companies that use the services."`
+	Agreement    AgreementCommand    `cmd:"" help:"Agreements: an organization's licence contracts, with dates and terms."`
+	Catalog      CatalogCommand      `cmd:"" help:"Catalogs: what requests target, public or an organization's own."`
 	Client       ClientCommand       `cmd:"" help:"Clients: one application of an organization in one stage."`
 	Token        TokenCommand        `cmd:"" help:"Access tokens: issue, inspect, list, revoke."`
 	Key          KeyCommand          `cmd:"" help:"Signing keys: list, rotate, remove."`

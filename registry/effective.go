@@ -46,6 +46,37 @@ func (g Grant) Effective() (t Terms, from Sources) {
 	return t, from
 }
 
+// Covered reports whether effective terms hold for the client at now: it is linked to no
+// agreement, or to one that is in force, or that would refuse it and is in shadow.
+func (g Grant) Covered(now Time) bool {
+	if g.Client.AgreementID == "" {
+		return true
+	}
+	return g.Agreement != nil && g.Agreement.RemovedAt == 0 && (g.Agreement.InForce(now) || g.Agreement.Enforce == Shadow)
+}
+
+// Refused says in a few words why nothing of the client is let through at now; "" when
+// something is. What an agreement in shadow refuses is let through.
+func (g Grant) Refused(now Time) string {
+	switch {
+	case g.Client.RemovedAt != 0:
+		return "the client was removed"
+	case g.Client.DisabledAt != 0:
+		return "the client is disabled"
+	case g.Organization.RemovedAt != 0:
+		return "the organization was removed"
+	case g.Organization.DisabledAt != 0:
+		return "the organization is disabled"
+	case g.Covered(now):
+		return ""
+	case g.Agreement == nil || g.Agreement.RemovedAt != 0:
+		return "the agreement was removed"
+	case now < g.Agreement.StartsAt:
+		return "the agreement is not in force yet"
+	}
+	return "the agreement has ended"
+}
+
 // overlay takes over what top sets.
 func (t *Terms) overlay(from *Sources, top Terms, source Source) {
 	for i, s := range top.sets() {
