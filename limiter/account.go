@@ -183,11 +183,15 @@ func (a *account) checkQuota(v *verdict, policy policy, s *spent, limit int64, p
 	}
 }
 
-// spend takes one request, after check has refused nothing.
-func (a *account) spend(allowed *allowance, p portion, at *moment) {
+// spend takes one request of the rate.
+func (a *account) spend(allowed *allowance, p portion) {
 	if allowed.requests.limited {
 		a.requests.spend(&allowed.requests, p.requests)
 	}
+}
+
+// count counts a request that is let through.
+func (a *account) count(at *moment) {
 	a.running++
 	a.peak = max(a.peak, a.running)
 	a.day.in(at.day).own++

@@ -243,16 +243,6 @@ func (s *share) compare(v *view, today int32, others map[string]*state, o *outco
 	return lost
 }
 
-// outcome is what all other replicas together say of an account.
-type outcome struct {
-	requests            int64         // of the day
-	news, issueNews     int64         // since the last answer
-	beyond              time.Duration // so long ago they may have spent it, before the last report
-	demand, issueDemand int64
-	running             int64
-	first               bool // nobody's demand is greater
-}
-
 // learn puts into effect what the others say in answer to m, for the windows that it is
 // about and for no other.
 func (a *account) learn(m *message, o outcome, t, replicas int64) {

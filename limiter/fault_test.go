@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/answer"
 	"postern/registry"
 )
 
@@ -92,6 +93,7 @@ func TestRow160RedisAway(t *testing.T) {
 // A Redis that comes back empty gets all back: from those that are there, and what they
 // know of those that are gone. A replica that knows nothing else learns the total from it.
 func TestRedisLosesAll(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	all := newReplicas(t, 3, r.url())
 	together(t, all, 3)
@@ -141,6 +143,7 @@ func total(r *replica) int64 {
 
 // A replica that died is not counted any more, nor what ran on it; what it spent stays.
 func TestReplicaDies(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	day := strconv.FormatInt(time.Now().Unix()/86400, 10)
 	r.do("HSET", present, "dead", "7")
@@ -264,11 +267,74 @@ func TestRow161AnswerOfAnotherWindow(t *testing.T) {
 	f("account that is gone", today+1, 0, 0)
 }
 
+// What others spent of a rate is missing here, also beyond the burst; what they spent long
+// ago is not.
+func TestOthersSpend(t *testing.T) {
+	f := func(name string, o outcome, want int, wait time.Duration) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			w := newWorld(t)
+			c := client("a", "o", registry.Terms{RequestRate: value(10), RequestBurst: value(20), IssueRate: value(5)}, registry.Terms{})
+			w.take(c, 5)
+			a := w.clients["a"]
+			at := w.at(w.now)
+			a.learn(&message{view: &view{of: a}, day: at.calendar.day, state: state{requests: 5, demand: 1, issueDemand: 1}}, o, at.t, 1)
+			reason := answer.RateLimited
+			w.wantTake(c, 30, want, reason, wait)
+		})
+	}
+	f("nothing", outcome{}, 15, time.Second)
+	f("some", outcome{requests: 6, news: 6}, 9, time.Second)
+	f("all", outcome{requests: 15, news: 15}, 0, time.Second)
+	f("more than there was", outcome{requests: 24, news: 24}, 0, time.Second)
+	f("much more: a second's worth is paid back", outcome{requests: 1000, news: 1000}, 0, 2*time.Second)
+	f("of a long time", outcome{requests: 1000, news: 1000, beyond: 100 * time.Second}, 15, time.Second)
+	f("of a second before the last", outcome{requests: 16, news: 16, beyond: time.Second}, 9, time.Second)
+}
+
+// Where nothing is asked any more, nothing is told any more.
+func TestIdleIsNotTold(t *testing.T) {
+	t.Parallel()
+	r := startRedis(t)
+	one := newReplicas(t, 1, r.url())[0]
+	terms := registry.Terms{QuotaDay: value(1000)}
+	g, _ := one.Take(of("a", terms)(), time.Now())
+	o := &one.organizations["o"].account
+	key := keyOf(o, one.at(time.Now()).calendar.day)
+	eventually(t, "it is told", func() bool { return len(r.do("HGETALL", key)) == 1 })
+	number := func() uint64 {
+		s, ok := parseState(r.do("HGETALL", key)[one.share.id])
+		if !ok {
+			t.Fatal("nothing is told")
+		}
+		return s.number
+	}
+	time.Sleep(quiet + 4*every)
+	before := number()
+	eventually(t, "what runs is told on", func() bool { return number() > before })
+	g.Release()
+	eventually(t, "it is idle", func() bool {
+		o.home.mu.Lock()
+		defer o.home.mu.Unlock()
+		return !o.queued
+	})
+	before = number()
+	time.Sleep(4 * every)
+	if n := number(); n != before {
+		t.Errorf("told again: %d, then %d", before, n)
+	}
+	g, _ = one.Take(of("a", terms)(), time.Now())
+	defer g.Release()
+	eventually(t, "it is told again", func() bool { return number() > before })
+}
+
 func (a *account) newestBases() [2]int64 { return [2]int64{a.day.newest.base, a.month.newest.base} }
 
 // A day's quota ends at midnight for all replicas, and the month goes on, also with what a
 // replica did not follow because nothing was asked of it.
 func TestMidnightIsShared(t *testing.T) {
+	t.Parallel()
 	r := startRedis(t)
 	var jump atomic.Int64
 	began := time.Now()
@@ -318,6 +384,7 @@ func TestMidnightIsShared(t *testing.T) {
 
 // Redis by TLS, with a user that may do no more than the documentation says.
 func TestRedisByTLSAndACL(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	roots := certificate(t, dir)
 	r := newRedis(t, "--tls-cert-file", filepath.Join(dir, "cert.pem"), "--tls-key-file", filepath.Join(dir, "key.pem"), "--tls-ca-cert-file", filepath.Join(dir, "cert.pem"),

@@ -20,7 +20,8 @@ type Grant struct {
 	resets  int64 // nanoseconds until there is more; of a refusal: how long to wait
 }
 
-// Release says that the request is over: needed once for a granted Take, harmless otherwise.
+// Release says that the request is over: needed once after Take when the request was let
+// through, harmless otherwise.
 // A copy of g must not be released too.
 func (g *Grant) Release() {
 	if !g.running {
@@ -42,6 +43,10 @@ func (g *Grant) Policy() string {
 	}
 	return names[g.policy]
 }
+
+// Shared reports whether that limit is the organization's own, which all its clients have
+// in common.
+func (g *Grant) Shared() bool { return g.any && g.policy >= organizations }
 
 // Refusal is the answer to a request that was not granted. RetryAfter is in whole seconds,
 // at least one.

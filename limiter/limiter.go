@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"postern/directory"
+	"postern/registry"
 	"postern/secret"
 )
 
@@ -46,15 +47,10 @@ type Options struct {
 	// process has the limits for itself, or its equal part of them.
 	Redis secret.Secret
 	Roots *x509.CertPool // that rediss:// trusts; nil: the machine's
-	// Spent returns what each client spent since the beginning of a UTC day and since that
-	// of its month, as the store knows it. It may block until ctx ends. nil: nothing was.
-	Spent func(ctx context.Context, day, month time.Time) ([]Spent, error)
-}
-
-// Spent is what one client spent: requests that were let through.
-type Spent struct {
-	ClientID, OrganizationID string
-	Day, Month               int64
+	// Spent calls use with the requests of each client that were let through since the
+	// beginning of a UTC day, and since that of its month, as the store knows them. It may
+	// block until ctx ends. nil: there were none.
+	Spent func(ctx context.Context, day, month registry.Time, use func(clientID, organizationID string, inDay, inMonth int64)) error
 }
 
 // Limiter is safe for concurrent use. Close it to stop its goroutines.
@@ -161,18 +157,33 @@ func (l *Limiter) at(now time.Time) moment {
 }
 
 // Take asks for one request of c: rate, requests at once and quotas, of the client and of
-// its organization, all or nothing. Release what was granted when the request is over.
+// its organization, all or nothing. Release the grant when the request is over.
+//
+// An agreement in shadow does not loosen its organization's own limits. They are asked first
+// for such a client: only where they allow the request does a refusal come from its own, and
+// then the caller lets it through, and it counts.
 func (l *Limiter) Take(c *directory.Client, now time.Time) (Grant, bool) {
 	at, loaded := l.at(now), l.loaded.Load()
 	b := l.lock(c)
 	a, o := b.client, b.client.home
 	mine, theirs := l.portion(a, at.t), l.portion(&o.account, at.t)
 	var v verdict
-	a.check(&v, b.own, mine, &at, loaded)
+	shadow := c.Shadow()
+	if !shadow {
+		a.check(&v, b.own, mine, &at, loaded)
+	}
 	o.check(&v, b.all, theirs, &at, loaded)
-	if v.wait == 0 {
-		a.spend(b.own, mine, &at)
-		o.spend(b.all, theirs, &at)
+	if shadow && v.wait == 0 {
+		a.check(&v, b.own, mine, &at, loaded)
+	}
+	passes := v.wait == 0 || shadow && v.refused < organizations
+	if passes {
+		if v.wait == 0 {
+			a.spend(b.own, mine)
+		}
+		o.spend(b.all, theirs)
+		a.count(&at)
+		o.count(&at)
 	}
 	a.used, o.used = at.t, at.t
 	a.asked++
@@ -182,28 +193,34 @@ func (l *Limiter) Take(c *directory.Client, now time.Time) (Grant, bool) {
 	o.mu.Unlock()
 	l.tell(a, tellA)
 	l.tell(&o.account, tellO)
-	g.running = !g.refused
+	g.running = passes
 	if g.refused {
 		l.metrics.refused[g.policy].Inc()
 	}
 	return g, !g.refused
 }
 
-// Issue asks for one access token of c, likewise. There is nothing to release.
+// Issue asks for one access token of c, likewise. Nothing need be released.
 func (l *Limiter) Issue(c *directory.Client, now time.Time) (Grant, bool) {
 	at := l.at(now)
 	b := l.lock(c)
 	a, o := b.client, b.client.home
 	mine, theirs := l.portion(a, at.t).issues, l.portion(&o.account, at.t).issues
 	var v verdict
-	if b.own.issues.limited {
+	shadow := c.Shadow()
+	if b.own.issues.limited && !shadow {
 		v.flowed(issue, &a.issues, at.t, &b.own.issues, mine)
 	}
 	if b.all.issues.limited {
 		v.flowed(organizations+issue, &o.issues, at.t, &b.all.issues, theirs)
 	}
+	if b.own.issues.limited && shadow && v.wait == 0 {
+		v.flowed(issue, &a.issues, at.t, &b.own.issues, mine)
+	}
 	if v.wait == 0 {
 		a.issues.spend(&b.own.issues, mine)
+	}
+	if v.wait == 0 || shadow && v.refused < organizations {
 		o.issues.spend(&b.all.issues, theirs)
 		a.issue(at.calendar.day)
 		o.issue(at.calendar.day)

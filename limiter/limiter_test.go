@@ -2,9 +2,7 @@ package limiter
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -350,37 +348,6 @@ func TestClockGoesBack(t *testing.T) {
 	w.wantTake(quota, 1, 0, answer.QuotaExceeded, 14*time.Hour)
 }
 
-func TestFields(t *testing.T) {
-	f := func(name string, own, all registry.Terms, take int, policy, state string) {
-		t.Helper()
-		t.Run(name, func(t *testing.T) {
-			t.Helper()
-			w := newWorld(t)
-			c := client("a", "o", own, all)
-			w.take(c, take-1)
-			g, _ := w.Take(c, w.now)
-			if got := string(g.AppendPolicy([]byte("x"))); got != "x"+policy {
-				t.Errorf("policy %s, want %s", got, policy)
-			}
-			if got := string(g.AppendState([]byte("x"))); got != "x"+state {
-				t.Errorf("state %s, want %s", got, state)
-			}
-		})
-	}
-	everything := registry.Terms{RequestRate: value(100), Concurrent: value(20), QuotaDay: value(10_000), QuotaMonth: value(50_000)}
-	policies := `"client-rate";q=100;w=1, "client-concurrent";q=20;qu="concurrent-requests", "client-day";q=10000;w=86400, "client-month";q=50000, ` +
-		`"org-rate";q=100;w=1, "org-concurrent";q=20;qu="concurrent-requests", "org-day";q=10000;w=86400, "org-month";q=50000`
-	f("all", everything, everything, 1, policies, `"client-concurrent";r=19`)
-	f("rate is tightest", everything, everything, 90, policies, `"client-rate";r=10;t=1`)
-	f("refused", everything, everything, 101, policies, `"client-rate";r=0;t=1`)
-	f("organization's", registry.Terms{QuotaDay: value(7)}, registry.Terms{QuotaMonth: value(3)}, 1, `"client-day";q=7;w=86400, "org-month";q=3`, `"org-month";r=2;t=50400`)
-	f("quota used up", registry.Terms{QuotaDay: value(7)}, registry.Terms{}, 8, `"client-day";q=7;w=86400`, `"client-day";r=0;t=50400`)
-	f("burst", registry.Terms{RequestRate: value(100), RequestBurst: value(250)}, registry.Terms{}, 101, `"client-rate";q=250;w=3`, `"client-rate";r=149;t=2`)
-	f("small burst", registry.Terms{RequestRate: value(100), RequestBurst: value(10)}, registry.Terms{}, 1, `"client-rate";q=100;w=1`, `"client-rate";r=9;t=1`)
-	f("nothing", registry.Terms{RequestRate: value(0)}, registry.Terms{}, 1, `"client-rate";q=0;w=1`, `"client-rate";r=0;t=3600`)
-	f("largest", registry.Terms{QuotaDay: value(1 << 62)}, registry.Terms{}, 1, `"client-day";q=999999999999999;w=86400`, `"client-day";r=999999999999999;t=50400`)
-}
-
 // Replicas that nothing joins have an equal part of each limit, one request at least.
 func TestReplicasAlone(t *testing.T) {
 	f := func(name string, terms registry.Terms, replicas, want int) {
@@ -418,127 +385,6 @@ func TestReplicasAlone(t *testing.T) {
 	}
 	if n != 100 {
 		t.Errorf("%d granted in 10 s to one of four replicas, want 100 of 400", n)
-	}
-}
-
-func TestSpentBefore(t *testing.T) {
-	rows := []Spent{{"a", "o", 6, 40}, {"b", "o", 3, 30}}
-	var day, month time.Time
-	spent := func(_ context.Context, d, m time.Time) ([]Spent, error) {
-		day, month = d, m
-		return rows, nil
-	}
-	w := newWorld(t, func(o *Options) { o.Spent = spent })
-	if !day.Equal(time.Date(2026, 6, 30, 0, 0, 0, 0, time.UTC)) || !month.Equal(time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)) {
-		t.Errorf("asked for %s and %s", day, month)
-	}
-	w.wantTake(client("a", "o", registry.Terms{QuotaDay: value(10)}, registry.Terms{}), 5, 4, answer.QuotaExceeded, 14*time.Hour)
-	w.wantTake(client("b", "o", registry.Terms{}, registry.Terms{QuotaMonth: value(80)}), 10, 6, answer.QuotaExceeded, 14*time.Hour)
-	w.now = start.Add(14 * time.Hour)
-	w.wantTake(client("b", "o", registry.Terms{}, registry.Terms{QuotaMonth: value(80), QuotaDay: value(80)}), 81, 80, answer.QuotaExceeded, 31*24*time.Hour)
-}
-
-// As long as the store does not say what was spent, a hundredth of a quota is let through.
-func TestSpentUnknown(t *testing.T) {
-	var fail error = errors.New("away")
-	w := newWorld(t, func(o *Options) {
-		o.Spent = func(context.Context, time.Time, time.Time) ([]Spent, error) {
-			return []Spent{{"a", "o", 100, 100}}, fail
-		}
-	})
-	c := client("a", "o", registry.Terms{QuotaDay: value(250)}, registry.Terms{})
-	small := client("s", "p", registry.Terms{QuotaMonth: value(2)}, registry.Terms{})
-	w.wantTake(c, 10, 3, answer.QuotaExceeded, 5*time.Second)
-	w.wantTake(small, 2, 1, answer.QuotaExceeded, 5*time.Second)
-	if text := w.logs.String(); !bytes.Contains([]byte(text), []byte("cannot read what was spent")) {
-		t.Errorf("logged %q", text)
-	}
-	fail = nil
-	if err := w.load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	w.wantTake(c, 250, 147, answer.QuotaExceeded, 14*time.Hour)
-	w.wantTake(small, 2, 1, answer.QuotaExceeded, 14*time.Hour)
-}
-
-// Accounts that nothing would be different without are dropped; a quota outlives them, and
-// a state of a client that holds one gets the new one.
-func TestDropped(t *testing.T) {
-	w := newWorld(t)
-	terms := registry.Terms{RequestRate: value(1), RequestBurst: value(1000), QuotaDay: value(1500), QuotaMonth: value(1500)}
-	c := client("a", "o", terms, terms)
-	w.wantTake(c, 1001, 1000, answer.RateLimited, time.Second)
-	held := func(clients, organizations int) {
-		t.Helper()
-		w.sweep(w.now)
-		if len(w.clients) != clients || len(w.organizations) != organizations {
-			t.Errorf("after %s: %d clients, %d organizations held; want %d, %d", w.now.Sub(start), len(w.clients), len(w.organizations), clients, organizations)
-		}
-	}
-	held(1, 1)
-	w.now = start.Add(10 * time.Minute)
-	held(1, 1) // its burst is not back
-	w.now = start.Add(1000 * time.Second)
-	held(0, 0)
-	// The same state, and another one, lead to one account.
-	w.wantTake(c, 400, 400, "", 0)
-	w.wantTake(client("a", "o", terms, terms), 200, 100, answer.QuotaExceeded, 14*time.Hour-1000*time.Second)
-	w.now = w.now.Add(time.Hour)
-	held(0, 0)
-	if n := len(w.kept); n != 2 {
-		t.Errorf("%d kept", n)
-	}
-	w.now = start.Add(14 * time.Hour)
-	held(0, 0)
-	if n := len(w.kept); n != 0 {
-		t.Errorf("%d kept in the next month", n)
-	}
-
-	g, _ := w.Take(c, w.now)
-	w.now = w.now.Add(time.Hour)
-	held(1, 1) // it runs
-	g.Release()
-	held(0, 0)
-}
-
-func TestClientMoves(t *testing.T) {
-	w := newWorld(t)
-	terms := registry.Terms{QuotaDay: value(10)}
-	a := client("a", "o", terms, terms)
-	w.wantTake(a, 4, 4, "", 0)
-	g, _ := w.Take(a, w.now)
-	w.wantTake(client("a", "p", terms, terms), 20, 5, answer.QuotaExceeded, 14*time.Hour)
-	g.Release()
-	if n := w.organizations["o"].running; n != 0 {
-		t.Errorf("%d run in the old organization", n)
-	}
-}
-
-func TestNumbersOfAnySize(t *testing.T) {
-	for _, r := range []int64{1, 2, 3, 7, 999, 1e6, 1e9, 1e12, 1 << 62} {
-		for _, burst := range []int64{1, 2, 1000, 1e9, 1e12, 1 << 62} {
-			w := newWorld(t)
-			c := client("a", "o", registry.Terms{RequestRate: value(r), RequestBurst: value(burst), IssueRate: value(r)}, registry.Terms{})
-			for range 3 {
-				for range min(burst, 1000) {
-					if _, ok := w.Take(c, w.now); !ok {
-						t.Fatalf("rate %d, burst %d: refused", r, burst)
-					}
-				}
-				if burst <= 1000 {
-					if g, ok := w.Take(c, w.now); ok {
-						t.Fatalf("rate %d, burst %d: one too many", r, burst)
-					} else if wait := g.Refusal().RetryAfter; wait != time.Second {
-						t.Fatalf("rate %d, burst %d: wait for %s", r, burst, wait)
-					}
-				}
-				if _, ok := w.Issue(c, w.now); !ok {
-					t.Fatalf("rate %d: issuing refused", r)
-				}
-				w.now = w.now.AddDate(100, 0, 0)
-			}
-			w.Close()
-		}
 	}
 }
 
@@ -619,22 +465,6 @@ func TestCollectors(t *testing.T) {
 	} {
 		if value, ok := got[name]; !ok || value != want {
 			t.Errorf("%s is %v (%v), want %v", name, value, ok, want)
-		}
-	}
-}
-
-// However often a bucket is looked at, it leaks the same.
-func TestLeakOfAnyStep(t *testing.T) {
-	for _, share := range []uint32{whole, uint32(equal(3)), 1, 12345} {
-		f := newFlow(10, 1000, 1e9)
-		often := bucket{level: 500e9}
-		once := often
-		for now := int64(0); now <= 7_000_000; now += 7 {
-			often.leak(now, &f, share)
-		}
-		once.leak(7_000_000, &f, share)
-		if often != once {
-			t.Errorf("share %d: %+v in many steps, %+v in one", share, often, once)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"postern/registry"
 )
 
 const (
@@ -24,23 +26,21 @@ func (l *Limiter) load(ctx context.Context) error {
 		return nil
 	}
 	at := l.at(l.options.Now())
-	first := at.begins
-	y, m, _ := time.Unix(first, 0).UTC().Date()
-	rows, err := l.options.Spent(ctx, time.Unix(first, 0).UTC(), time.Date(y, m, 1, 0, 0, 0, 0, time.UTC))
+	day := time.Unix(at.begins, 0).UTC()
+	month := time.Date(day.Year(), day.Month(), 1, 0, 0, 0, 0, time.UTC)
+	found := map[name]kept{}
+	add := func(n name, inDay, inMonth int64) {
+		k := found[n]
+		k.day, k.month = k.day+inDay, k.month+inMonth
+		k.dayWindow, k.monthWindow, k.followed, k.followedBase = at.calendar.day, at.calendar.month, at.calendar.day, k.day
+		found[n] = k
+	}
+	err := l.options.Spent(ctx, registry.At(day), registry.At(month), func(clientID, organizationID string, inDay, inMonth int64) {
+		add(name{0, clientID}, inDay, inMonth)
+		add(name{organizations, organizationID}, inDay, inMonth)
+	})
 	if err != nil {
 		return fmt.Errorf("read what was spent: %w", err)
-	}
-	found := make(map[name]kept, len(rows))
-	add := func(n name, s Spent) {
-		k := found[n]
-		found[n] = kept{
-			dayWindow: at.calendar.day, monthWindow: at.calendar.month, followed: at.calendar.day,
-			day: k.day + s.Day, month: k.month + s.Month, followedBase: k.day + s.Day,
-		}
-	}
-	for _, s := range rows {
-		add(name{0, s.ClientID}, s)
-		add(name{organizations, s.OrganizationID}, s)
 	}
 	for n, k := range found { // one at a time: requests must not wait for all of them
 		l.mu.Lock()
