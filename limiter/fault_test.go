@@ -418,6 +418,18 @@ func TestRedisByTLSAndACL(t *testing.T) {
 	f("certificate of nobody", "rediss://postern:hunter2@"+r.address(), "certificate")
 }
 
+// A cluster will do: each command has one key.
+func TestRedisCluster(t *testing.T) {
+	t.Parallel()
+	r := startRedis(t, "--cluster-enabled", "yes")
+	r.do("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+	all := newReplicas(t, 2, r.url())
+	together(t, all, 2)
+	terms := registry.Terms{QuotaDay: value(1000), QuotaMonth: value(1000)}
+	n := sum(demand(all, of("a", terms), []int{100, 100}, 0, 500*time.Millisecond))
+	eventually(t, "each knows of the other", func() bool { return total(all[0]) == n && total(all[1]) == n })
+}
+
 // certificate writes a certificate for 127.0.0.1 and its key, and returns who trusts it.
 func certificate(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()

@@ -1,25 +1,3 @@
-// Package limiter holds clients and organizations to their terms: a rate of requests with
-// its burst, requests at once, quotas for a UTC day and a calendar month, and a rate of
-// access tokens. A client's effective terms limit the client; its organization's own terms
-// limit all its clients together. A request asks all of them in one pass under one short
-// lock, and spends all or nothing; the longest wait names the refusal.
-//
-// What it must never do: make a request wait for the store or for Redis, or let more
-// through because one of them is away. Start reading at Take, then share.go for how
-// replicas share a limit.
-//
-// # Quotas over a restart
-//
-// What the store knows was spent is read at Open, and until it could be read a hundredth
-// of each quota is let through (one request at least), the rest refused for some seconds
-// at a time. What a process that was killed had not yet written to the store is not counted
-// any more.
-//
-// # Memory
-//
-// The account of who asked nothing for ten minutes is dropped when its burst is back. What
-// it spent of the day and the month stays: some 150 bytes for each client that called in
-// this month.
 package limiter
 
 import (

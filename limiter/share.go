@@ -14,46 +14,6 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// How replicas share limits.
-//
-// A request is judged by what its own replica knows, at once. Four times a second, and at
-// once for an account that was idle, a replica tells Redis of each account that something
-// was asked of: what it spent so far today, how much is asked of it, what runs. It learns
-// the same of all others, and from that
-//
-//   - adds what the others spent to its own view of the rate, beyond the burst if need be:
-//     what was spent too much is paid back;
-//   - knows what is left of the quotas, and how many requests run;
-//   - takes a share of each limit that is its part of the demand, refused requests included.
-//
-// Between two reports it spends no more than its share. As long as nothing was learned about
-// an account for two seconds its share is one of the replicas counted last: so a newcomer is
-// served at once, and a Redis that is away, hangs or is late makes no limit wider.
-//
-// What is let through too much is what is spent before the others hear of it. With n
-// replicas, a report every i (250 ms, twice that at worst until it is heard, more when
-// accounts are many: see most), the shares at one moment are 2-1/n of a limit at most:
-//
-//	in any time t   requests ≤ burst + rate·t + (2-1/n)·(burst + rate·2i)
-//	quota           the quota, and a few for rounding: a report gives out half of what is left; where a
-//	                replica meets an account first, what it spends in 2i of its equal part
-//	at once         limit + (n-1)·⌈limit/n⌉ until the others hear, where clients change replicas at once
-//	without Redis   rate, quota and requests at once: the limit, and n-1 for rounding up
-//
-// What a replica spent is its own field and grows only: telling it twice, or not knowing
-// whether it was told, changes nothing. An answer must hold what was written by the very
-// report that it answers; it is for that account and that day or it is dropped. A Redis that
-// lost its data gets it back from the replicas: each its own, and what it knew of those that
-// are gone.
-//
-// A user of Redis needs no more than
-//
-//	ACL SETUSER postern on >password ~postern:limits:* +hset +hsetnx +hgetall +hdel +expire +hello +ping
-//
-// (+select too for a database by number). Each command has one key, so a cluster will do.
-// Keys hold the ids of organizations and clients, and expire. Two installations need two
-// databases.
-
 const (
 	every = 250 * time.Millisecond // between reports
 	soon  = 20 * time.Millisecond  // between reports, where an account was idle
@@ -70,7 +30,7 @@ const (
 	// quota for the month, a month.
 	keepDay, keepMonth = 2 * 24 * 3600, 33 * 24 * 3600
 
-	most  = 4096 // accounts in one report; more take turns
+	most  = 4096 // accounts in one report; more take turns, so that each is told less often
 	batch = 256  // accounts in one pipeline
 )
 
