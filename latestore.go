@@ -244,5 +244,32 @@ func (s *lateStore) Prune(ctx context.Context, now registry.Time) (rows int, err
 	return c.Prune(ctx, now)
 }
 
+// AddUsage implements usage.Store.
+func (s *lateStore) AddUsage(ctx context.Context, b registry.UsageBatch) error {
+	c, err := s.opened()
+	if err != nil {
+		return err
+	}
+	return c.AddUsage(ctx, b)
+}
+
+// PruneUsage implements usage.Store. Without a store there is nothing to prune.
+func (s *lateStore) PruneUsage(ctx context.Context, before registry.Time) (rows int, err error) {
+	c, err := s.opened()
+	if err != nil {
+		return 0, nil
+	}
+	return c.PruneUsage(ctx, before)
+}
+
+// Spent is what the limiter begins with.
+func (s *lateStore) Spent(ctx context.Context, day, month registry.Time, use func(clientID, organizationID string, inDay, inMonth int64)) error {
+	c, err := s.opened()
+	if err != nil {
+		return err
+	}
+	return c.Spent(ctx, day, month, use)
+}
+
 // Collectors are the registry's metrics.
 func (s *lateStore) Collectors() []prometheus.Collector { return s.metrics.Collectors() }

@@ -17,6 +17,7 @@ import (
 	"postern/proxy"
 	"postern/registry"
 	"postern/token"
+	"postern/usage"
 	"postern/verifier"
 )
 
@@ -67,6 +68,7 @@ type postern struct {
 	makeKey   func() (registry.Key, error) // makes one of issuer.algorithm
 	directory *directory.Directory
 	verifier  *verifier.Verifier
+	usage     *usage.Meter
 	issuer    *issuer.Issuer // nil where issuing is off
 	access    *proxy.AccessLog
 	refusals  *proxy.Refusals
@@ -111,12 +113,19 @@ func assemble(ctx context.Context, e *environment, source config.Source, c confi
 		return nil, fmt.Errorf("make the verifier: %w", err)
 	}
 	p.closers = append(p.closers, p.verifier.Close)
+	p.usage, err = usage.Open(p.store, usage.Options{
+		Interval: time.Duration(c.Usage.Interval), Keep: time.Duration(c.Usage.Keep), Now: e.Now, Random: e.Random, Log: p.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, p.usage.Close) // before the store's
 	if c.Issuer.Enabled {
 		p.issuer = issuer.New(p.directory, p.store, issuer.Options{
 			URL: url, Audience: audience, Realm: c.Issuer.Realm, TokenPath: c.Issuer.TokenPath,
 			Lifetime: time.Duration(c.Issuer.Lifetime), MaxLifetime: time.Duration(c.Issuer.MaxLifetime),
 			Algorithm: token.Algorithm(c.Issuer.Algorithm), KeyPublish: time.Duration(c.Keys.Publish), Verifier: p.verifier,
-			Now: e.Now, Random: e.Random, Log: p.log, Refused: p.refusals.Issuing(e.Now),
+			Now: e.Now, Random: e.Random, Log: p.log, Refused: p.refusals.Issuing(e.Now), Meter: p.usage,
 		})
 	}
 	if c.Log.Access {
@@ -227,7 +236,7 @@ func (p *postern) openFront(e *environment, source config.Source) error {
 	o := proxy.Options{
 		Settings: settings, Verifier: p.verifier, ProxyProtocol: p.config.Front.ProxyProtocol,
 		Now: e.Now, Random: e.Random, Log: p.log, Access: p.access,
-		Refusals: p.refusals, Whose: p.verifier.Whose,
+		Refusals: p.refusals, Whose: p.verifier.Whose, Meter: p.usage,
 	}
 	if p.issuer != nil {
 		url, _ := p.identity()

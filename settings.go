@@ -139,7 +139,7 @@ func keepFixed(running, next config.Config) config.Config {
 		next.Front.TLS = running.Front.TLS
 	}
 	next.Admin, next.Store, next.StoreFile, next.StoreOptions, next.Keys = running.Admin, running.Store, running.StoreFile, running.StoreOptions, running.Keys
-	next.Issuer, next.Assertion, next.Verify = running.Issuer, running.Assertion, running.Verify
+	next.Issuer, next.Assertion, next.Verify, next.Usage = running.Issuer, running.Assertion, running.Verify, running.Usage
 	next.Log.Access, next.Log.Format, next.Log.Level = running.Log.Access, running.Log.Format, running.Log.Level
 	return next
 }

@@ -43,6 +43,7 @@ type Config struct {
 	Issuer       Issuer        `yaml:"issuer" restart:"true" doc:"the token route"`
 	Assertion    Assertion     `yaml:"assertion" restart:"true" doc:"the signed identity that routes with an assertion send to their upstream"`
 	Verify       Verify        `yaml:"verify" restart:"true" doc:"how access tokens are verified"`
+	Usage        Usage         `yaml:"usage" restart:"true" doc:"how it is counted what clients use"`
 	Headers      Headers       `yaml:"headers" doc:"names of the header fields that tell the upstream who is asking"`
 	Log          Log           `yaml:"log" doc:"what is written to standard error"`
 	Routes       []Route       `yaml:"routes" doc:"what is forwarded where; the most exact host wins, then the longest path of whole segments"`
@@ -132,6 +133,12 @@ type Verify struct {
 	Cache        Size     `yaml:"cache" default:"32MiB" min:"1MiB" doc:"memory for tokens that were verified already"`
 	MaxStaleness Duration `yaml:"max_staleness" default:"5m" doc:"how long the store may be away before on_stale applies"`
 	OnStale      string   `yaml:"on_stale" default:"refuse" enum:"refuse,serve" doc:"past max_staleness: refuse answers 503, serve goes on with what is known"`
+}
+
+// Usage is how it is counted what clients use.
+type Usage struct {
+	Interval Duration `yaml:"interval" default:"10s" min:"1s" max:"1h" doc:"how often what was counted is written to the store: a process that is killed loses so much of it at most"`
+	Keep     Duration `yaml:"keep" default:"9600h" min:"768h" doc:"how long the usage of an hour stays in the store, longer than the month that quotas are for: 9600h are 400 days"`
 }
 
 // Headers is the names of the identity fields. Every spelling of them, and of their

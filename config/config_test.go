@@ -93,6 +93,7 @@ func TestDefault(t *testing.T) {
 			Lifetime: Duration(2 * time.Hour), MaxLifetime: Duration(24 * time.Hour),
 		},
 		Verify: Verify{Leeway: Duration(30 * time.Second), Cache: 32 << 20, MaxStaleness: Duration(5 * time.Minute), OnStale: "refuse"},
+		Usage:  Usage{Interval: Duration(10 * time.Second), Keep: Duration(400 * 24 * time.Hour)},
 		Headers: Headers{
 			Organization: "X-Organization-Id", Client: "X-Client-Id", Environment: "X-Client-Environment",
 			Token: "X-Token-Id", Agreement: "X-Agreement-Id", Catalog: "X-Catalog-Id", Scopes: "X-Scopes",

@@ -149,7 +149,7 @@ func TestRow140BombsAreCheap(t *testing.T) {
 	f("1 MiB of a,", text("{"+fill("a,")+"}"), tooMany)
 	f("1 MiB of a: b", text(fill("a: b\n")), tooMany)
 	f("as many values as pass", text("{"+strings.Repeat("a,", maxMarks-10)+"}"), "postern.yaml:1: "+
-		"a: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes")
+		"a: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, usage, headers, log, routes")
 	numbered := func(form string, count int) string {
 		var b strings.Builder
 		for i := range count {
@@ -288,8 +288,8 @@ func TestRow143TimesNeedAUnitAndMoreThanNothing(t *testing.T) {
 		f("99999999h", "is more than ten years")
 		f("87601h", "is more than ten years")
 	}
-	if times != 13 {
-		t.Errorf("%d settings are durations, want 13", times)
+	if times != 15 {
+		t.Errorf("%d settings are durations, want 15", times)
 	}
 	_, err := Load(Source{File: write(t, "postern.yaml", "routes:\n  - upstream: [\"http://127.0.0.1:3000\"]\n    timeout: 10\n")})
 	if diff := cmp.Diff([]string{`postern.yaml:3: routes[0].timeout: "10" has no unit` + fix}, lines(err)); diff != "" {
