@@ -37,7 +37,7 @@
 // served at once, and a Redis that is away, hangs or is late makes no limit wider.
 //
 // What is let through too much is what is spent before the others hear of it. With n
-// replicas and a report every i (250 ms; more where beyond 4096 accounts are active) that is
+// replicas and a report every i (250 ms; more where thousands of accounts are active and take turns) that is
 // heard within 2i, the shares at one moment are 2-1/n of a limit at most:
 //
 //	in any time t   requests ≤ burst + rate·t + (2-1/n)·(burst + rate·2i)

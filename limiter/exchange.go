@@ -42,6 +42,7 @@ func (s *share) exchange(ctx context.Context, part []*view, at moment) error {
 			return fmt.Errorf("tell Redis what was spent: %w", err)
 		}
 	}
+	heard := make([]map[string]string, len(messages))
 	for i, m := range messages {
 		texts, err := answers[2*i+1].AsStrMap()
 		if err != nil {
@@ -52,12 +53,13 @@ func (s *share) exchange(ctx context.Context, part []*view, at moment) error {
 		}
 		s.keys[m.key] = true
 		delete(texts, s.id)
-		if m.day == at.calendar.day && m.keep == keepMonth { // first, for a share is taken of what is left
-			if err := s.catchUp(ctx, m.view, at); err != nil {
-				return err
-			}
-		}
-		if lost := s.learn(m, texts, at); lost != nil {
+		heard[i] = texts
+	}
+	if err := s.catchUp(ctx, messages, at); err != nil { // first, for a share is taken of what is left
+		return err
+	}
+	for i, m := range messages {
+		if lost := s.learn(m, heard[i], at); lost != nil {
 			if err := s.giveBack(ctx, m.key, lost); err != nil {
 				return err
 			}
@@ -117,57 +119,89 @@ func keyOf(a *account, day int32) string {
 // settles is how long after midnight the last replica has told all of the day before.
 const settles = 5 * time.Second
 
-// catchUp reads, for the month's quota, what others spent on the days before today that
-// this replica did not follow to their end.
-func (s *share) catchUp(ctx context.Context, v *view, at moment) error {
+// missed are days before today that this replica did not follow to their end.
+type missed struct {
+	view            *view
+	first, followed int32 // of first to yesterday; of followed something is known
+	known           int64
+}
+
+// missing says which days are missing for v's quota of the month.
+func (s *share) missing(v *view, at moment, final bool) (days missed, any bool) {
 	today, a := at.calendar.day, v.of
 	a.home.mu.Lock()
-	followed, known := a.followed, a.followedBase
+	days = missed{view: v, followed: a.followed, known: a.followedBase}
 	a.home.mu.Unlock()
-	final := at.now.Unix()-at.begins >= int64(settles/time.Second)
-	if followed == today {
+	if days.followed == today {
 		if !v.unsettled || !final {
-			return nil
+			return days, false
 		}
-		followed, known = today-1, v.yesterday
+		days.followed, days.known = today-1, v.yesterday
 	}
-	// The month began on first, and what was before it was loaded the store told.
-	first := today - int32(at.now.UTC().Day()) + 1
-	first = max(first, followed, s.l.loadedOn.Load())
-	commands := make(rueidis.Commands, 0, 31)
-	for day := first; day < today; day++ {
-		commands = append(commands, s.client.B().Hgetall().Key(keyOf(a, day)).Build())
-	}
-	news := int64(0)
-	for i, answer := range s.client.DoMulti(ctx, commands...) {
-		texts, err := answer.AsStrMap()
-		if err != nil {
-			return fmt.Errorf("read what was spent from Redis: %w", err)
+	// The month began on the first, and what was before it was loaded the store told.
+	days.first = max(today-int32(at.now.UTC().Day())+1, days.followed, s.l.loadedOn.Load())
+	return days, true
+}
+
+// catchUp reads, for the month's quota, what others spent on the days that are missing.
+func (s *share) catchUp(ctx context.Context, messages []*message, at moment) error {
+	final := at.now.Unix()-at.begins >= int64(settles/time.Second)
+	today := at.calendar.day
+	var all []missed
+	var commands rueidis.Commands
+	for _, m := range messages {
+		if m.day != today || m.keep != keepMonth {
+			continue
 		}
-		delete(texts, s.id)
-		spent := int64(0)
-		for _, text := range texts {
-			if o, ok := parseState(text); ok {
-				spent += o.requests
+		if days, any := s.missing(m.view, at, final); any {
+			all = append(all, days)
+			for day := days.first; day < today; day++ {
+				commands = append(commands, s.client.B().Hgetall().Key(keyOf(m.view.of, day)).Build())
 			}
 		}
-		if day := first + int32(i); day == followed {
-			spent = max(spent, known)
-			news -= known
-		}
-		news += spent
-		v.yesterday = spent
 	}
-	v.unsettled = !final && first < today
+	answers := s.client.DoMulti(ctx, commands...)
+	for _, days := range all {
+		news, v := int64(0), days.view
+		for day := days.first; day < today; day++ {
+			texts, err := answers[0].AsStrMap()
+			if err != nil {
+				return fmt.Errorf("read what was spent from Redis: %w", err)
+			}
+			answers = answers[1:]
+			v.yesterday = s.sum(texts)
+			if day == days.followed {
+				v.yesterday = max(v.yesterday, days.known)
+				news -= days.known
+			}
+			news += v.yesterday
+		}
+		v.unsettled = !final && days.first < today
+		v.of.learnBefore(news, today, at.calendar.month)
+	}
+	return nil
+}
+
+// sum is what all others spent by what they say.
+func (s *share) sum(texts map[string]string) (spent int64) {
+	for id, text := range texts {
+		if o, ok := parseState(text); ok && id != s.id {
+			spent += o.requests
+		}
+	}
+	return spent
+}
+
+// learnBefore adds to the month what others spent before today.
+func (a *account) learnBefore(news int64, today, month int32) {
 	a.home.mu.Lock()
 	defer a.home.mu.Unlock()
-	if m := a.month.peek(at.calendar.month); m != nil {
+	if m := a.month.peek(month); m != nil {
 		m.base += news
 	}
 	if d := a.day.peek(today); d != nil {
 		a.followed, a.followedBase = today, d.base
 	}
-	return nil
 }
 
 // learn takes in what all others say in answer to m. It returns what Redis no longer has

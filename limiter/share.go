@@ -30,8 +30,7 @@ const (
 	// quota for the month, a month.
 	keepDay, keepMonth = 2 * 24 * 3600, 33 * 24 * 3600
 
-	most  = 4096 // accounts in one report; more take turns, so that each is told less often
-	batch = 256  // accounts in one pipeline
+	batch = 256 // accounts in one pipeline
 )
 
 // share is the part of a limiter that talks to Redis. All but heard, head and wake belongs
@@ -209,30 +208,36 @@ func (s *share) round(ctx context.Context, all bool) (err error) {
 	defer cancel()
 	at := s.l.at(s.l.options.Now())
 	if !all {
-		return s.exchangeAll(ctx, s.active[known:min(len(s.active), known+most)], at)
+		_, err := s.exchangeSome(ctx, s.active[known:], at)
+		return err
 	}
 	if err := s.meet(ctx, at); err != nil {
 		return err
 	}
 	s.newDay(at.calendar.day)
-	n := min(most, len(s.active))
-	turn := slices.Clone(s.active[:n])
-	if err := s.exchangeAll(ctx, turn, at); err != nil {
+	n, err := s.exchangeSome(ctx, s.active, at)
+	if err != nil {
 		return err
 	}
-	s.active = append(s.active[n:], turn...) // the others are first next time
+	s.active = slices.Concat(s.active[n:], s.active[:n]) // the others are first next time
 	s.active = slices.DeleteFunc(s.active, func(v *view) bool { return s.drop(v, at.t) })
 	s.heard.Store(at.t)
 	return nil
 }
 
-func (s *share) exchangeAll(ctx context.Context, views []*view, at moment) error {
+// exchangeSome tells as many of the accounts as there is time for, and says how many.
+func (s *share) exchangeSome(ctx context.Context, views []*view, at moment) (n int, err error) {
+	began := time.Now()
 	for part := range slices.Chunk(views, batch) {
-		if err := s.exchange(ctx, part, at); err != nil {
-			return err
+		if n > 0 && time.Since(began) > every {
+			break
 		}
+		if err := s.exchange(ctx, part, at); err != nil {
+			return n, err
+		}
+		n += len(part)
 	}
-	return nil
+	return n, nil
 }
 
 // collect takes over the accounts that asked to be told.
