@@ -63,7 +63,7 @@ func (c *TokenInspectCommand) Run(ctx context.Context, e *environment) error {
 }
 
 func (c *TokenInspectCommand) inspect(ctx context.Context, e *environment) (inspection, error) {
-	raw, err := c.text(e)
+	raw, err := e.bearer(c.Token)
 	if err != nil {
 		return inspection{}, err
 	}
@@ -105,10 +105,11 @@ func (c *TokenInspectCommand) inspect(ctx context.Context, e *environment) (insp
 	return i, err
 }
 
-// text is the token, without the blanks and the auth-scheme that it may have been copied with.
-func (c *TokenInspectCommand) text(e *environment) ([]byte, error) {
-	raw := []byte(c.Token)
-	if c.Token == "-" {
+// bearer is the token that an argument has, - that of the standard input, without the blanks and
+// the auth-scheme that it may have been copied with.
+func (e *environment) bearer(argument string) ([]byte, error) {
+	raw := []byte(argument)
+	if argument == "-" {
 		var err error
 		if raw, err = io.ReadAll(io.LimitReader(e.Stdin, 2*token.MaxSize)); err != nil {
 			return nil, fmt.Errorf("read the standard input: %w", err)

@@ -38,6 +38,7 @@ type commands struct {
 	Key          KeyCommand          `cmd:"" help:"Signing keys: list, rotate, remove."`
 	Store        StoreCommand        `cmd:"" help:"The store as a whole: back up, restore, copy, check, migrate."`
 
+	Explain  ExplainCommand  `cmd:"" help:"Say what postern would do with a request, and why."`
 	Refusals RefusalsCommand `cmd:"" help:"Ask a running postern what it refused a client lately, and why."`
 
 	Healthcheck HealthcheckCommand `cmd:"" help:"Ask a running postern whether it is ready."`

@@ -9,6 +9,12 @@ import (
 	"postern/registry"
 )
 
+// Scope is the scope of a token that client asks for with these scopes, "" for all that are
+// licensed by name. !ok: malformed or not licensed.
+func Scope(client *directory.Client, asked string) (scope string, ok bool) {
+	return scopeOf(client.Terms.Products, asked)
+}
+
 // Prepare decides about an access token for client at now as the token route does, and
 // signs it, for an operator who issues one by hand. longest bounds its lifetime further;
 // 0 does not. It stores nothing: the token must not be handed out before the record is

@@ -20,8 +20,8 @@ var errAnswer = errors.New("the upstream's answer is malformed")
 
 // forward sends the judged request to its upstream and passes the answer on.
 func (f *Front) forward(ctx *fasthttp.RequestCtx, x *exchange) {
-	if x.route.MaxBody > 0 && x.head.contentLength > x.route.MaxBody {
-		f.refuse(ctx, x, answer.Refusal{Reason: answer.TooLarge})
+	if refusal, ok := x.announced(); !ok {
+		f.refuse(ctx, x, refusal)
 		return
 	}
 	who := &x.who
@@ -44,6 +44,14 @@ func (f *Front) forward(ctx *fasthttp.RequestCtx, x *exchange) {
 	if x.stream.conn == nil { // else the end of the stream settles it
 		f.settle(ctx, x, answer.OK)
 	}
+}
+
+// announced refuses content that says to be larger than the route takes.
+func (x *exchange) announced() (refusal answer.Refusal, ok bool) {
+	if x.route.MaxBody > 0 && x.head.contentLength > x.route.MaxBody {
+		return answer.Refusal{Reason: answer.TooLarge}, false
+	}
+	return refusal, true
 }
 
 // failed says what to answer when the exchange with the upstream failed.

@@ -62,11 +62,14 @@ type exchange struct {
 
 func newExchange(f *Front) *exchange { return &exchange{front: f} }
 
-func (f *Front) acquire(ctx *fasthttp.RequestCtx) *exchange {
+func (f *Front) acquire(ctx *fasthttp.RequestCtx) *exchange { return f.begin(ctx.Conn().(*clientConn)) }
+
+// begin begins the exchange whose head c has.
+func (f *Front) begin(c *clientConn) *exchange {
 	x := f.pool.Get().(*exchange)
 	x.state = f.state.Load()
 	x.started = f.now()
-	x.client = ctx.Conn().(*clientConn)
+	x.client = c
 	x.hop, x.secure = x.client.peer, x.client.secure
 	x.peer = x.hop
 	return x

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/answer"
+	"postern/config"
+	"postern/directory"
+	"postern/proxy"
+	"postern/registry"
+	"postern/verifier"
+)
+
+// explaining is what one explanation rests on.
+type explaining struct {
+	ctx       context.Context
+	now       time.Time
+	store     *registry.Registry
+	directory *directory.Directory
+	settings  config.Config
+	verifier  *verifier.Verifier
+
+	token    inspection        // the zero value: there is none
+	presumed *directory.Client // stands in for a token; nil: nobody does
+	clientID string            // whose the request is; "": nobody's that is known
+	found    proxy.Explanation
+	grant    *registry.Grant // of clientID; nil: there is none
+
+	steps []finding
+}
+
+// step adds a decision of the front: detail is what it rested on where it let the request
+// through, and why is that where it did not.
+func (u *explaining) step(s proxy.Step, detail, why string) {
+	all := proxy.Steps()
+	switch refused := slices.Index(all, u.found.Step); {
+	case u.found.Step == s:
+		u.add(string(s), "failed", "%s", joined(u.refusal(), why))
+	case refused >= 0 && refused < slices.Index(all, s):
+		u.add(string(s), "skipped", "%s", joined("not reached", detail))
+	default:
+		u.add(string(s), "ok", "%s", detail)
+	}
+}
+
+// joined is those texts that there are.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(t string) bool { return t == "" }), ": ")
+}
+
+func (u *explaining) add(name, result, format string, args ...any) {
+	u.steps = append(u.steps, finding{name, result, fmt.Sprintf(format, args...)})
+}
+
+// refusal is what the answer says.
+func (u *explaining) refusal() string {
+	if m := u.found.Refusal.Message; m != "" {
+		return m
+	}
+	return u.found.Refusal.Reason.Message()
+}
+
+// say goes through all decisions in their order.
+func (u *explaining) say() (explained, error) {
+	if u.clientID != "" {
+		g, err := u.store.Grant(u.ctx, u.clientID)
+		if err != nil && !errors.Is(err, registry.ErrNotFound) {
+			return explained{}, err
+		}
+		if err == nil {
+			u.grant = &g
+		}
+	}
+	f := &u.found
+	u.step(proxy.StepHead, "each line is well formed, and the target has one reading", "")
+	switch {
+	case f.Step == proxy.StepHead:
+	case f.Own:
+		u.add("route", "ok", "%s is postern's own, and never forwarded", f.Path)
+	default:
+		u.route()
+		if f.WebSocket {
+			u.step(proxy.StepWebSocket, "it is a handshake, from an origin that is allowed", "")
+		}
+		u.who()
+	}
+	return u.outcome(), nil
+}
+
+// route says which one, and why that.
+func (u *explaining) route() {
+	r := u.found.Route
+	if r == nil {
+		why := "no route has this host and path"
+		if u.found.Decision {
+			why = "it is the decision endpoint, for gateways among front.trusted_proxies: explain the request that is asked about"
+		}
+		u.step(proxy.StepRoute, "", why)
+		return
+	}
+	host, below, methods := "any host", "it and everything below", "any method"
+	if r.Host != "" {
+		host = "host " + r.Host
+	}
+	if r.Exact {
+		below = "it alone"
+	}
+	if len(r.Methods) > 0 {
+		methods = "methods " + strings.Join(r.Methods, ", ")
+	}
+	text := fmt.Sprintf("%s (%s; path %s, %s, the longest that matches; %s)", r.Name, host, r.Path, below, methods)
+	if u.found.Read != "" && u.found.Read != u.found.Path {
+		text += "; read as " + u.found.Read
+	}
+	u.step(proxy.StepRoute, text, text)
+	switch {
+	case u.found.Preflight:
+		u.add("access", "ok", "it is a preflight: postern answers it by the route's cors, and looks at no token")
+	case r.Access == proxy.Public:
+		u.add("access", "ok", "public: no token is looked at")
+	case r.Access == proxy.Optional:
+		u.add("access", "ok", "optional: a token that is sent must be good")
+	default:
+		u.add("access", "ok", "client: an access token is needed")
+	}
+}
+
+// who goes through all that rests on who is asking.
+func (u *explaining) who() {
+	r := u.found.Route
+	if r == nil || r.Access == proxy.Public || u.found.Preflight {
+		return
+	}
+	u.tokens()
+	u.client()
+	if !u.found.Known && u.found.Step == "" { // an optional route, and nobody has said a word
+		return
+	}
+	u.scopes()
+	u.agreement()
+	if r.Assertion != nil {
+		u.step(proxy.StepAssertion, "who is asking is signed for "+r.Assertion.Audience, "there is no key that signs now")
+	}
+	if u.found.Step == proxy.StepContent {
+		u.step(proxy.StepContent, "", fmt.Sprintf("the route takes %d bytes", r.MaxBody))
+	}
+}
+
+// tokens says what the token says, and the front's verdict.
+func (u *explaining) tokens() {
+	for _, one := range u.token.Checks {
+		if one.Name != "client" && one.Name != "agreement" { // these have steps of their own
+			u.add("token "+one.Name, one.Result, "%s", one.Detail)
+		}
+	}
+	for _, name := range []string{"jti", "client_id", "oid", "scope"} {
+		if value := u.token.claim(name); value != "" {
+			u.add("token "+name, "ok", "%s", value)
+		}
+	}
+	switch {
+	case u.presumed != nil:
+		u.step(proxy.StepToken, "taken for good: one that the client got just now", "")
+	case u.found.Known:
+		u.step(proxy.StepToken, "it is valid", "")
+	case u.found.Step == "":
+		u.step(proxy.StepToken, "there is none, and none is needed", "")
+	default:
+		u.step(proxy.StepToken, "", "")
+	}
+}
+
+// client says in what state it and its organization are, and what holds for it.
+func (u *explaining) client() {
+	if u.grant == nil {
+		return
+	}
+	c, o := u.grant.Client, u.grant.Organization
+	for _, one := range []struct{ name, id, label, state string }{
+		{"client", c.ID, c.Application + ", " + c.Environment, state(c.DisabledAt, c.RemovedAt)},
+		{"organization", o.ID, o.Name, state(o.DisabledAt, o.RemovedAt)},
+	} {
+		result := "ok"
+		if one.state != "active" {
+			result = "failed"
+		}
+		u.add(one.name, result, "%s (%s) is %s", one.id, one.label, one.state)
+	}
+	if from := max(c.TokensValidFrom, o.TokensValidFrom); from != 0 {
+		u.add("tokens", "ok", "all up to %s were revoked", moment(from))
+	}
+	terms, sources := u.grant.Effective()
+	for _, field := range registry.Fields(terms, sources) {
+		if field.Source.From != registry.FromDefault {
+			u.add("terms "+field.Name, "ok", "%s, of %s %s", termText(field), field.Source.From, field.Source.ID)
+		}
+	}
+}
+
+func (u *explaining) scopes() {
+	r := u.found.Route
+	if len(r.Scopes)+len(r.ScopesAny) == 0 {
+		u.step(proxy.StepScopes, "the route needs none", "")
+		return
+	}
+	var needs []string
+	if len(r.Scopes) > 0 {
+		needs = append(needs, "all of "+strings.Join(r.Scopes, " "))
+	}
+	if len(r.ScopesAny) > 0 {
+		needs = append(needs, "one of "+strings.Join(r.ScopesAny, " "))
+	}
+	text := "the route needs " + strings.Join(needs, " and ")
+	if u.found.Known {
+		had := u.found.Who.Scope
+		if had == "" {
+			had = "none"
+		}
+		text += "; the token has " + had
+	}
+	u.step(proxy.StepScopes, text, text)
+}
+
+func (u *explaining) agreement() {
+	switch g := u.grant; {
+	case g == nil:
+		u.step(proxy.StepAgreement, "", "")
+	case g.Client.AgreementID == "":
+		u.step(proxy.StepAgreement, "the client is linked to none, so none can lapse", "")
+	case g.Agreement == nil || g.Agreement.RemovedAt != 0:
+		u.step(proxy.StepAgreement, "", g.Client.AgreementID+" was removed")
+	default:
+		a := g.Agreement
+		starts, ends := "any time", "without an end"
+		if a.StartsAt != 0 {
+			starts = moment(a.StartsAt)
+		}
+		if a.EndsAt != 0 {
+			ends = "to " + moment(a.EndsAt)
+		}
+		text := fmt.Sprintf("%s (%s) is in force from %s %s; it is %s", a.ID, a.Name, starts, ends, moment(registry.At(u.now)))
+		u.step(proxy.StepAgreement, text, text)
+	}
+}
+
+// outcome is the answer that the client gets, or where the request goes.
+func (u *explaining) outcome() explained {
+	f := &u.found
+	x := explained{
+		Method: f.Method, Host: f.Host, Path: f.Path, query: f.Query, Steps: u.steps, Fields: map[string]string{}, Upstream: []string{}, names: f.Identity,
+	}
+	if f.Route != nil {
+		x.Route = f.Route.Name
+	}
+	if u.grant != nil {
+		x.ClientID, x.OrganizationID = u.grant.Client.ID, u.grant.Client.OrganizationID
+	}
+	switch {
+	case f.Step != "":
+		x.Refused, x.Status, x.Code, x.Message = true, f.Refusal.Status, f.Refusal.Reason, u.refusal()
+		if x.Status == 0 {
+			x.Status = f.Refusal.Reason.Status()
+		}
+	case f.Own || f.Preflight:
+		x.Own = true
+	default:
+		x.Code, x.ForwardedPath, x.Upstream = answer.OK, f.Forwarded, f.Endpoints
+		for i, endpoint := range x.Upstream {
+			if endpoint == nowhere {
+				x.Upstream[i] = "the upstream that serve is told"
+			}
+		}
+		for i, one := range x.names {
+			switch {
+			case one[1] == "":
+				x.names[i][1] = "(a signed assertion)"
+			case u.presumed != nil && one[0] == u.settings.Headers.Token:
+				x.names[i][1] = "(its token's id)"
+			}
+			x.Fields[one[0]] = x.names[i][1]
+		}
+	}
+	return x
+}
+
+// explained is the whole answer.
+type explained struct {
+	Refused bool          `json:"refused"`
+	Own     bool          `json:"own"`    // postern answers it itself
+	Status  int           `json:"status"` // of a refusal; 0 otherwise: the upstream's or postern's own is not known
+	Code    answer.Reason `json:"code"`
+	Message string        `json:"message"`
+
+	Method         string            `json:"method"`
+	Host           string            `json:"host"`
+	Path           string            `json:"path"`
+	Route          string            `json:"route"`
+	ClientID       string            `json:"client_id"`
+	OrganizationID string            `json:"organization_id"`
+	Steps          []finding         `json:"steps"`
+	Upstream       []string          `json:"upstream"`
+	ForwardedPath  string            `json:"forwarded_path"`
+	Fields         map[string]string `json:"fields"` // that tell the upstream who is asking
+
+	query bool
+	names [][2]string // Fields in their order
+}
+
+// answer prints it.
+func (x explained) answer(e *environment, asJSON bool) error {
+	if asJSON {
+		return e.json(x)
+	}
+	mark := ""
+	if x.query {
+		mark = "?…"
+	}
+	rows := []row{{"request", fmt.Sprintf("%s %s%s%s", x.Method, x.Host, x.Path, mark)}}
+	for _, f := range x.Steps {
+		rows = append(rows, row{f.Name, f.Result + ": " + f.Detail})
+	}
+	switch {
+	case x.Refused:
+		rows = append(rows, row{"answer", fmt.Sprintf("%d %s: %s", x.Status, x.Code, x.Message)})
+	case x.Own:
+		rows = append(rows, row{"answer", "postern's own"})
+	default:
+		rows = append(rows, row{"answer", "forwarded to " + strings.Join(x.Upstream, " or ") + ", path " + x.ForwardedPath})
+		for _, one := range x.names {
+			rows = append(rows, row{"field " + one[0], one[1]})
+		}
+	}
+	return e.table(nil, rows)
+}
+
+// termText is the value of a field of terms.
+func termText(f registry.Field) string {
+	switch v := f.Value.(type) {
+	case registry.Set:
+		return setText(v)
+	case registry.Limit:
+		switch {
+		case v.State == registry.Unlimited:
+			return "unlimited"
+		case f.Name == "token_lifetime":
+			return (time.Duration(v.Value) * time.Second).String()
+		}
+		return fmt.Sprint(v.Value)
+	}
+	return ""
+}
