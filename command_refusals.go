@@ -26,7 +26,7 @@ type RefusalsCommand struct {
 func (RefusalsCommand) Help() string {
 	return "Each replica remembers its own, in memory: the last 64 of a client, 4,096 in all, of clients that exist; an expired or revoked token is its " +
 		"client's too. Ask each replica, on its machine or in its pod. What was refused before anybody knew the client is in the access log alone.\n\n" +
-		example("postern refusals --client "+exampleID, "postern refusals --request-id 7a5fd5e2be8ad1b9-00000000012c --url http://127.0.0.1:9090")
+		example("postern refusals --client "+exampleID+" --url http://127.0.0.1:9090")
 }
 
 // Validate refuses to wait no time, and an address that leads elsewhere.

@@ -56,8 +56,8 @@ type Explanation struct {
 	Known bool // who is asking
 	Who   directory.Principal
 
-	Forwarded string     // the path that the upstream gets
-	Endpoints []string   // of the upstream
+	Forwarded string      // the path that the upstream gets
+	Endpoints []string    // of the upstream
 	Identity  [][2]string // names and values of the identity fields; an assertion's value is ""
 }
 
