@@ -197,7 +197,7 @@ func (u *explaining) client() {
 	terms, sources := u.grant.Effective()
 	for _, field := range registry.Fields(terms, sources) {
 		if field.Source.From != registry.FromDefault {
-			u.add("terms "+field.Name, "ok", "%s, of %s %s", termText(field), field.Source.From, field.Source.ID)
+			u.add("terms "+termName(field), "ok", "%s, of %s %s", termText(field, "default"), field.Source.From, field.Source.ID)
 		}
 	}
 }
@@ -336,21 +336,4 @@ func (x explained) answer(e *environment, asJSON bool) error {
 		}
 	}
 	return e.table(nil, rows)
-}
-
-// termText is the value of a field of terms.
-func termText(f registry.Field) string {
-	switch v := f.Value.(type) {
-	case registry.Set:
-		return setText(v)
-	case registry.Limit:
-		switch {
-		case v.State == registry.Unlimited:
-			return "unlimited"
-		case f.Name == "token_lifetime":
-			return (time.Duration(v.Value) * time.Second).String()
-		}
-		return fmt.Sprint(v.Value)
-	}
-	return ""
 }
