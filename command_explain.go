@@ -38,7 +38,7 @@ func (ExplainCommand) Help() string {
 		"No postern need run, nothing is sent, and nothing is spent. What only a running postern counts, requests in this second and at once, is not known here. " +
 		"The exit code is 0 when the request is let through and 1 when it is refused.\n\n" +
 		example("postern explain --token - GET https://api.example.com/tracks/1 --config postern.yaml",
-			"postern explain --client "+exampleID+" POST /playlists --header 'Content-Type: application/json'")
+			"postern explain --client "+exampleID+" GET /tracks --header X-Catalog:jazz")
 }
 
 // Validate refuses what would be more than one request.
