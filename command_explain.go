@@ -37,8 +37,7 @@ func (ExplainCommand) Help() string {
 	return "Judges the request by the configuration and the store, with the code that serves, and prints each decision with the value that it rested on. " +
 		"No postern need run, nothing is sent, and nothing is spent. What only a running postern counts, requests in this second and at once, is not known here. " +
 		"The exit code is 0 when the request is let through and 1 when it is refused.\n\n" +
-		example("postern explain --token - GET https://api.example.com/tracks/1 --config postern.yaml",
-			"postern explain --client "+exampleID+" GET /tracks --header X-Catalog:jazz")
+		example("postern explain --token - GET https://api.example.com/tracks/1 --header X-Catalog:jazz --config postern.yaml")
 }
 
 // Validate refuses what would be more than one request.
