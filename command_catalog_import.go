@@ -43,7 +43,7 @@ func (c *CatalogImportCommand) Run(ctx context.Context, e *environment) error {
 		good := make([]importRow, 0, len(rows))
 		catalogs := make([]registry.ImportedCatalog, 0, len(rows))
 		for _, row := range rows {
-			catalog, problem := c.catalog(row)
+			catalog, problem := importedCatalog(row, c.Organization, c.Public)
 			if problem != "" {
 				faults = append(faults, importFault{row.place, problem})
 				continue
@@ -65,10 +65,11 @@ func (c *CatalogImportCommand) Run(ctx context.Context, e *environment) error {
 	return nil
 }
 
-// catalog is what a row says, or its problem.
-func (c *CatalogImportCommand) catalog(row importRow) (catalog registry.ImportedCatalog, problem string) {
+// importedCatalog is what a row says, or its problem; organization and public are of rows
+// that do not say.
+func importedCatalog(row importRow, organization string, public bool) (catalog registry.ImportedCatalog, problem string) {
 	catalog = registry.ImportedCatalog{
-		ExternalID: row.fields[0].Reveal(), Name: row.fields[1].Reveal(), OrganizationID: cmp.Or(row.fields[2].Reveal(), c.Organization), Public: c.Public,
+		ExternalID: row.fields[0].Reveal(), Name: row.fields[1].Reveal(), OrganizationID: cmp.Or(row.fields[2].Reveal(), organization), Public: public,
 	}
 	catalog.Name = cmp.Or(catalog.Name, catalog.ExternalID)
 	switch row.fields[3] {

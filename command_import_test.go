@@ -69,7 +69,7 @@ func TestImportTellsItsProgress(t *testing.T) {
 func TestImportHashesEachSecret(t *testing.T) {
 	rows, clients := make([]importRow, 7), make([]registry.ImportedClient, 7)
 	for i := range rows {
-		rows[i].fields[0] = secret.Secret(fmt.Sprint("hunter", i))
+		rows[i].fields = []secret.Secret{secret.Secret(fmt.Sprint("hunter", i))}
 	}
 	clients[3].WellFormed = true // is not hashed
 	c := &ClientImportCommand{Hash: "plain"}

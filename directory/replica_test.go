@@ -155,3 +155,50 @@ func TestRow041DisabledOnEveryReplica(t *testing.T) {
 		r.figures()
 	})
 }
+
+// TestCatalogsOnEveryReplica: a catalog that is made, changed, removed or imported, and what is
+// granted of it, is so on every replica within the bound.
+func TestCatalogsOnEveryReplica(t *testing.T) {
+	onBoth(t, func(r *replicas) {
+		owner, err := r.registry.CreateOrganization(r.Context(), operator, "Owner", registry.Terms{})
+		r.check(err)
+		may := func(d *Directory, external string) bool {
+			c, ok := d.Catalog([]byte(external))
+			return ok && r.held(d).MayUse(c)
+		}
+		for _, d := range r.others {
+			if may(d, "jazz") {
+				r.Fatal("there is a catalog before it is made")
+			}
+		}
+		jazz, err := r.registry.CreateCatalog(r.Context(), operator, registry.NewCatalog{ExternalID: "jazz", OrganizationID: owner.ID, Name: "Jazz"})
+		r.check(err)
+		r.everywhere("made", func(d *Directory) bool { _, ok := d.Catalog([]byte("jazz")); return ok && !may(d, "jazz") })
+		grant := func(names ...string) {
+			r.Helper()
+			_, err := r.registry.ChangeOrganization(r.Context(), operator, r.client.OrganizationID, registry.OrganizationChange{Terms: func(t *registry.Terms) {
+				t.Catalogs = registry.Set{State: registry.Value, Values: names}
+			}})
+			r.check(err)
+		}
+		grant("jazz")
+		r.everywhere("granted", func(d *Directory) bool { return may(d, "jazz") })
+		_, err = r.registry.ChangeCatalog(r.Context(), operator, jazz.ID, registry.CatalogChange{ExternalID: new("bebop")})
+		r.check(err)
+		r.everywhere("renamed", func(d *Directory) bool { _, old := d.Catalog([]byte("jazz")); return may(d, "bebop") && !old })
+		r.check(r.registry.RemoveCatalog(r.Context(), operator, jazz.ID))
+		r.everywhere("removed", func(d *Directory) bool { _, ok := d.Catalog([]byte("bebop")); return !ok })
+		many := []registry.ImportedCatalog{{ExternalID: "bebop", OrganizationID: owner.ID, Name: "another"}, {ExternalID: "charts", Public: true, Name: "Charts"}}
+		_, err = r.registry.ImportCatalogs(r.Context(), operator, many, nil)
+		r.check(err)
+		r.everywhere("imported", func(d *Directory) bool { return may(d, "charts") && d.HeldCatalogs() == 2 })
+		for _, d := range r.others {
+			if may(d, "bebop") {
+				r.Error("a grant outlived its catalog, and is of another one")
+			}
+		}
+		r.check(r.registry.RevokeClientTokens(r.Context(), operator, r.client.ID)) // something else: the catalogs stay
+		r.everywhere("another change", func(d *Directory) bool { return r.held(d).ValidFrom() != 0 && d.HeldCatalogs() == 2 })
+		r.figures()
+	})
+}

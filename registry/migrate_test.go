@@ -86,3 +86,15 @@ func TestMigrateUpgrades(t *testing.T) {
 		t.Errorf("a newer one made them, and older ones must not go on: %+v, %v", m, err)
 	}
 }
+
+// TestOlderProgramMakesAgreements: during a rolling upgrade one that knows no mode goes on.
+func TestOlderProgramMakesAgreements(t *testing.T) {
+	onBoth(t, func(t *testing.T, file store) {
+		r := open(t, file(t))
+		o := must(r.CreateOrganization(context.Background(), operator, "x", Terms{}))(t)
+		execOn(t, r, `INSERT INTO agreement (id, organization_id, name, starts_at, ends_at, created_at) VALUES ('g', $1, 'x', NULL, NULL, 1)`, o.ID)
+		execOn(t, r, `UPDATE agreement SET name = 'y', starts_at = 1, ends_at = 2 WHERE id = 'g'`)
+		got, err := r.Agreement(context.Background(), "g")
+		same(t, "agreement", got, err, Agreement{ID: "g", OrganizationID: o.ID, Name: "y", StartsAt: 1, EndsAt: 2, Enforce: Enforce, CreatedAt: 1})
+	})
+}
