@@ -4,6 +4,8 @@ FUZZTIME ?= 30s
 KILLS    ?= 1000
 IMAGE    ?= postern
 BUILDER  ?= docker
+BUILDFLAGS ?=
+VERSION  ?= $(shell git describe --tags --dirty 2>/dev/null || echo devel)
 
 # As in the Dockerfile: static, and the same bytes wherever the source lies.
 BUILD = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
@@ -64,4 +66,4 @@ bench: ## postern beside its peers; more in bench/README.md
 	cd bench && go run .
 
 image: ## The container image, compiled inside; BUILDER=podman works too
-	$(BUILDER) build -t $(IMAGE) .
+	$(BUILDER) build $(BUILDFLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) -t $(IMAGE) .
