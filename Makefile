@@ -15,7 +15,7 @@ STATICCHECK = go tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 # a second engine, of which the detector sees the same code of ours.
 RACESKIP = ^(TestCommandLine|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap|TestRow128IdleConnections|TestWebSocketNode|TestRollingRestart|TestMemoryOfManyClients|TestRevocationsWhileLinksFail|TestStoreFailsOverToOlderState|TestRow(157|158|159|162|164)(Postgres|Store).*|TestRow047KeyRotated|TestRow048KeyRevoked|TestRow166KillWhileKeysRotate)$$|.*/^postgres$$
 
-.PHONY: help build test race fuzz lint vuln tidy schema charts check-all kill bench image
+.PHONY: help build test race fuzz lint vuln tidy schema charts check-all kill bench image pod
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,6 +39,7 @@ lint: ## gofmt, go vet and staticcheck, on every module
 	$(STATICCHECK) ./...
 	cd bench && go vet ./... && $(STATICCHECK) ./...
 	cd charts/test && go vet ./... && $(STATICCHECK) ./...
+	cd tools && go vet ./... && $(STATICCHECK) ./...
 
 vuln: ## Known vulnerabilities that the code reaches (asks a database on the Internet)
 	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
@@ -67,3 +68,6 @@ bench: ## postern beside its peers; more in bench/README.md
 
 image: ## The container image, compiled inside; BUILDER=podman works too
 	$(BUILDER) build $(BUILDFLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) -t $(IMAGE) .
+
+pod: ## What the charts render, run as a real pod; needs root, podman, runc, netavark, catatonit and iptables
+	cd tools && go test -count=1 -timeout 150s -v ./pod
