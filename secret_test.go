@@ -34,6 +34,7 @@ func revealers() map[string]string {
 		"proxy/fields.go: newRequestFields":                  "what a route sends to its upstream, credentials perhaps",
 		"proxy/fields.go: newResponseFields":                 "what a route sets in answers",
 		"registry/copy.go: (*copying).run":                   "the kind of store that a DSN names",
+		"registry/engine.go: isPostgres":                     "the kind of store that a DSN names",
 		"registry/engine.go: openEngine":                     "the kind of store that a DSN names",
 		"registry/import.go: (*importWriter).insert":         "the slow hash is what is kept of an imported secret",
 		"registry/postgres.go: newPostgres":                  "the DSN",
