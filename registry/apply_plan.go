@@ -25,6 +25,7 @@ type planner struct {
 	undeclared int
 
 	organizations map[string]string // by id: the place that declares it
+	clientIDs     map[string]string // likewise, of clients that are declared with theirs: it is one's in all organizations
 	owners        []owner
 	clients       []*clientPlan
 }
@@ -110,7 +111,7 @@ func (p *planner) disable(s *Step, was Time, declared bool) {
 
 // survey reads what the declaration is about, and compares.
 func (p *planner) survey(ctx context.Context, d Declaration) error {
-	p.organizations = map[string]string{}
+	p.organizations, p.clientIDs = map[string]string{}, map[string]string{}
 	live, err := findOrganizations(ctx, p.q, `o.removed_at IS NULL`)
 	if err != nil {
 		return err
@@ -122,8 +123,16 @@ func (p *planner) survey(ctx context.Context, d Declaration) error {
 		byID[o.ID] = o
 	}
 	names := map[string]string{} // where those are declared that are not there
+	renames := renames{}
 	for _, o := range d.Organizations {
-		if err := p.fault(o.Place, p.organization(ctx, o, byName, byID, names)); err != nil {
+		renames.note(o.ID, o.Name, o.Place, o.Removed)
+	}
+	for _, o := range d.Organizations {
+		err := renames.refuse(o.ID, o.Name, byName[o.Name], o.Removed)
+		if err == nil {
+			err = p.organization(ctx, o, byName, byID, names)
+		}
+		if err := p.fault(o.Place, err); err != nil {
 			return err
 		}
 	}
@@ -137,6 +146,25 @@ func (p *planner) survey(ctx context.Context, d Declaration) error {
 		}
 	}
 	return p.planCatalogs(ctx, d)
+}
+
+// renames are the names that things will have which are declared with their ids.
+type renames map[string]struct{ id, place string }
+
+func (r renames) note(id, name, place string, removed bool) {
+	if id != "" && !removed {
+		r[name] = struct{ id, place string }{id, place}
+	}
+}
+
+// refuse is about what is declared by its name alone, which same have: with two of that name
+// the declaration could not be applied again.
+func (r renames) refuse(id, name string, same []string, removed bool) error {
+	other, ok := r[name]
+	if !ok || id != "" || removed || slices.Contains(same, other.id) {
+		return nil
+	}
+	return conflict("what is declared at %s will have this name too: give one of them another name, or this one its id", other.place)
 }
 
 // organization finds and compares an organization.
@@ -277,8 +305,16 @@ func (p *planner) planAgreements(ctx context.Context, o owner) (*agreements, err
 	}
 	places := map[string]string{}
 	there := &agreements{map[string][]string{}, map[string]string{}}
+	renames := renames{}
 	for _, g := range o.declared.Agreements {
-		if err := p.fault(g.Place, p.agreement(ctx, o, g, byName, byID, places, there)); err != nil {
+		renames.note(g.ID, g.Name, g.Place, g.Removed)
+	}
+	for _, g := range o.declared.Agreements {
+		err := renames.refuse(g.ID, g.Name, byName[g.Name], g.Removed)
+		if err == nil {
+			err = p.agreement(ctx, o, g, byName, byID, places, there)
+		}
+		if err := p.fault(g.Place, err); err != nil {
 			return nil, err
 		}
 	}
