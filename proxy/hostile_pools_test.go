@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -12,7 +13,9 @@ import (
 // when their requests have, which go on until then.
 func TestReloadRemovesAPoolInUse(t *testing.T) {
 	f := start(t)
-	begun, finish := make(chan struct{}), make(chan struct{})
+	begun, finished := make(chan struct{}), make(chan struct{})
+	finish := sync.OnceFunc(func() { close(finished) })
+	t.Cleanup(finish) // the upstream waits for its handlers
 	f.upstream.answers(func(c net.Conn, m *message) {
 		if !strings.HasPrefix(m.start, "GET /public/stream") {
 			_, _ = io.WriteString(c, ok)
@@ -20,7 +23,7 @@ func TestReloadRemovesAPoolInUse(t *testing.T) {
 		}
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
 		close(begun)
-		<-finish
+		<-finished
 		_, _ = io.WriteString(c, "3\r\nend\r\n0\r\n\r\n")
 	})
 	stream := f.dial().send(get("/public/stream"))
@@ -43,7 +46,7 @@ func TestReloadRemovesAPoolInUse(t *testing.T) {
 	if m := idle.send(get("/public")).read("GET"); m.content != "ok" || len(other.received()) != 1 {
 		t.Errorf("after the reload: %q", m.raw)
 	}
-	close(finish)
+	finish()
 	if m := stream.read("GET"); m.content != "okend" {
 		t.Errorf("stream: %q", m.raw)
 	}
