@@ -28,15 +28,21 @@ func TestReloadRemovesAPoolInUse(t *testing.T) {
 	})
 	stream := f.dial().send(get("/public/stream"))
 	<-begun
+	connections := func(n int) { // so that none is used twice
+		t.Helper()
+		for deadline := time.Now().Add(patience); f.upstream.opens() < n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the upstream has %d connections, not %d", f.upstream.opens(), n)
+			}
+		}
+	}
 	upload := f.dial().send(request("POST", "/public", "Content-Length: 100000") + noise(50_000))
+	connections(2)
 	idle := f.dial().send(get("/public"))
 	if m := idle.read("GET"); m.content != "ok" {
 		t.Fatal(m.raw)
 	}
-	deadline := time.Now().Add(patience)
-	for f.upstream.opens() < 3 && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
-	}
+	connections(3)
 	old := f.front.state.Load().router.all[1].upstream
 	other := newOrigin(t)
 	f.reload(func(s *Settings) { s.Routes = routes(other.address)[1:2]; s.Routes[0].Name = "renamed" })
