@@ -1,21 +1,27 @@
 # The image holds one static binary, a CA bundle, a few default settings and /data. No shell, no root.
 #
-#   docker build -t postern .                          compiles inside; this is the usual way
-#   … --build-arg BINARY=prebuilt -f Dockerfile DIR    takes what is in DIR, for a builder that cannot pull the
-#                                                      golang image: the files postern, image.yaml and
-#                                                      ca-certificates.crt, and an empty directory data
+#   docker build -t postern .                          compiles inside; this is the usual way, and what `make image` does
+#   … --build-arg GO_IMAGE=mirror.example/golang:1.26  takes the toolchain from elsewhere; by a digest it is pinned
+#   … --platform linux/amd64,linux/arm64               makes one image for both, without an emulator
+#   … --build-arg BINARY=prebuilt -f Dockerfile DIR    takes what is in DIR, for a builder that has no golang image:
+#                                                      the files postern, image.yaml and ca-certificates.crt, and an
+#                                                      empty directory data
 #
-# .ci/run builds it the second way and looks into the result.
+# One commit, toolchain and time give one digest, in OCI's format: buildah and podman take --timestamp, BuildKit
+# SOURCE_DATE_EPOCH and --output type=image,rewrite-timestamp=true. tools/image tests this, and what is below.
 ARG BINARY=compiled
+ARG GO_IMAGE=golang:1.26-bookworm
 
-# Compiles on the machine that builds, for the machine that runs: --platform linux/amd64,linux/arm64 needs no emulator.
-FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS compiled
+# Compiles on the machine that builds, for the machine that runs.
+FROM --platform=$BUILDPLATFORM $GO_IMAGE AS compiled
 WORKDIR /src
 # Modules first: this layer is reused as long as go.mod and go.sum stay.
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG TARGETOS TARGETARCH
+# One a line: Debian 12's buildah and podman read the first alone.
+ARG TARGETOS
+ARG TARGETARCH
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
     go build -trimpath -ldflags="-s -w" -o /out/postern . \
  && cp image.yaml /etc/ssl/certs/ca-certificates.crt /out/ \
@@ -44,3 +50,11 @@ EXPOSE 8080 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["/postern", "healthcheck"]
 ENTRYPOINT ["/postern"]
 CMD ["serve"]
+# Last, because they differ from commit to commit: what is above is reused.
+ARG VERSION=devel
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="postern" \
+      org.opencontainers.image.description="A reverse proxy that authenticates, in front of Web APIs that should not have to" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"

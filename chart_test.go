@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -86,6 +87,30 @@ func TestChartReadme(t *testing.T) {
 		t.Fatalf("%s has no section for values", file)
 	}
 	holdChartFile(t, file, text, before+"<!-- begin values -->\n"+table.String()+"<!-- end values -->"+after)
+}
+
+// TestChartRestart: what a running postern does not apply makes new pods.
+func TestChartRestart(t *testing.T) {
+	_, sum, _ := strings.Cut(readFile(t, chartDirectory+"templates/_helpers.tpl"), `define "postern.restartSum"`)
+	sum, _, _ = strings.Cut(sum, "define ")
+	n := 0
+	for line := range strings.Lines(readFile(t, "README.md")) {
+		key, ok := strings.CutPrefix(line, "| `")
+		if !ok || !strings.HasSuffix(line, "needs a restart |\n") {
+			continue
+		}
+		key, _, _ = strings.Cut(key, "`")
+		section, name, _ := strings.Cut(key, ".")
+		if section == "front" || section == "log" {
+			section, _, _ = strings.Cut(name, ".") // these are in it setting by setting
+		}
+		if n++; !strings.Contains(sum, strconv.Quote(section)) {
+			t.Errorf("%s needs a restart, and postern.restartSum has no %q", key, section)
+		}
+	}
+	if n < 20 {
+		t.Errorf("%d settings need a restart", n)
+	}
 }
 
 func holdChartFile(t *testing.T, file, got, want string) {

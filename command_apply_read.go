@@ -66,9 +66,12 @@ func secretsOf(d *config.Domain, key string, c config.DomainClient) (all []regis
 	}
 	for i, value := range c.SecretSHA256 {
 		digest, ok := digestFrom(value.Reveal())
-		if !ok {
-			bad = append(bad, d.Fault(fmt.Sprintf("%s.secret_sha256[%d]", key, i), "is no SHA-256 digest in hexadecimal or base64",
-				"write the 64 digits that sha256sum prints of a file with the secret and no line end"))
+		at, fix := fmt.Sprintf("%s.secret_sha256[%d]", key, i), "write the 64 digits that sha256sum prints of a file with the secret and no line end"
+		switch {
+		case !ok:
+			bad = append(bad, d.Fault(at, "is no SHA-256 digest in hexadecimal or base64", fix))
+		case ofNothing(digest):
+			bad = append(bad, d.Fault(at, "is the digest of nothing, or of a line end", fix))
 		}
 		all = append(all, registry.DeclaredSecret{Kind: registry.SHA256, Digest: digest})
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"postern/registry"
@@ -75,6 +76,9 @@ func (r importRow) client(hash string) (c registry.ImportedClient, problem strin
 		if !ok {
 			return c, name + ": it is no SHA-256 digest in hex or base64"
 		}
+		if ofNothing(digest) {
+			return c, name + ": it is the digest of nothing, or of a line end"
+		}
 		c.Digest = digest
 	case "bcrypt":
 		c.Kind, c.Hash = registry.Bcrypt, r.fields[given]
@@ -112,4 +116,10 @@ func digestFrom(text string) (d secret.Digest, ok bool) {
 		return d, false
 	}
 	return secret.Digest(raw), true
+}
+
+// ofNothing reports whether d is what sha256sum says of an empty input or of a line end alone:
+// of a file that was not written, or a variable that was not set.
+func ofNothing(d secret.Digest) bool {
+	return slices.ContainsFunc([]string{"", "\n", "\r\n"}, func(text string) bool { return d == secret.DigestOf([]byte(text)) })
 }

@@ -217,3 +217,38 @@ func TestDocsLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestDocsNginx puts the nginx of docs/linux.md before a postern with the configuration
+// that stands beside it: content, tokens, the client's address and the scheme come through.
+func TestDocsNginx(t *testing.T) {
+	needs(t, "nginx")
+	text := readFile(t, "docs/linux.md")
+	blocks := fences(text, "nginx")
+	_, configuration, _ := strings.Cut(text, "front: {listen: \"127.0.0.1:8080\", ")
+	configuration, _, _ = strings.Cut(configuration, "```")
+	up := startUpstream(t)
+	s := serve(t, up, strings.NewReplacer("store: sqlite:/var/lib/postern/postern.db\n", "", "http://127.0.0.1:3000", "{upstream}").Replace("front: {"+configuration))
+	// As it stands there, but for TLS, which nginx ends before anything of postern's.
+	server := strings.NewReplacer("listen 443 ssl;", "listen 127.0.0.1:8081;", "127.0.0.1:8080", strings.TrimPrefix(s.front, "http://")).Replace(blocks[0])
+	server = regexp.MustCompile(`(?m)^ *ssl_.*\n`).ReplaceAllString(server, "")
+	nginx := &served{t: t, front: "http://" + startNginx(t, server)}
+	c := s.client("")
+	token := nginx.goodToken(c)
+	r := nginx.do("POST", "/tracks?q=%2f", "content", "Authorization", "Bearer "+token, "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.2", "X-Client-Id", "forged")
+	if r.status != 200 || !strings.HasPrefix(r.body, "POST /tracks?q=%2f HTTP/1.1\r\n") || !strings.HasSuffix(r.body, "content") {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	for _, want := range []string{"X-Client-Id: " + c.id, "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http", "X-Forwarded-Host: " + strings.TrimPrefix(nginx.front, "http://")[:9]} {
+		if !strings.Contains(r.body, "\r\n"+want) {
+			t.Errorf("no %s in %s", want, r.body)
+		}
+	}
+	for _, never := range []string{"192.0.2.", "forged", "Authorization"} {
+		if strings.Contains(r.body, never) {
+			t.Errorf("%s came through: %s", never, r.body)
+		}
+	}
+	if r := nginx.do("GET", "/tracks", ""); r.status != 401 {
+		t.Errorf("without a token: %d", r.status)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -12,7 +13,9 @@ import (
 // when their requests have, which go on until then.
 func TestReloadRemovesAPoolInUse(t *testing.T) {
 	f := start(t)
-	begun, finish := make(chan struct{}), make(chan struct{})
+	begun, finished := make(chan struct{}), make(chan struct{})
+	finish := sync.OnceFunc(func() { close(finished) })
+	t.Cleanup(finish) // the upstream waits for its handlers
 	f.upstream.answers(func(c net.Conn, m *message) {
 		if !strings.HasPrefix(m.start, "GET /public/stream") {
 			_, _ = io.WriteString(c, ok)
@@ -20,20 +23,26 @@ func TestReloadRemovesAPoolInUse(t *testing.T) {
 		}
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
 		close(begun)
-		<-finish
+		<-finished
 		_, _ = io.WriteString(c, "3\r\nend\r\n0\r\n\r\n")
 	})
 	stream := f.dial().send(get("/public/stream"))
 	<-begun
+	connections := func(n int) { // so that none is used twice
+		t.Helper()
+		for deadline := time.Now().Add(patience); f.upstream.opens() < n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the upstream has %d connections, not %d", f.upstream.opens(), n)
+			}
+		}
+	}
 	upload := f.dial().send(request("POST", "/public", "Content-Length: 100000") + noise(50_000))
+	connections(2)
 	idle := f.dial().send(get("/public"))
 	if m := idle.read("GET"); m.content != "ok" {
 		t.Fatal(m.raw)
 	}
-	deadline := time.Now().Add(patience)
-	for f.upstream.opens() < 3 && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
-	}
+	connections(3)
 	old := f.front.state.Load().router.all[1].upstream
 	other := newOrigin(t)
 	f.reload(func(s *Settings) { s.Routes = routes(other.address)[1:2]; s.Routes[0].Name = "renamed" })
@@ -43,7 +52,7 @@ func TestReloadRemovesAPoolInUse(t *testing.T) {
 	if m := idle.send(get("/public")).read("GET"); m.content != "ok" || len(other.received()) != 1 {
 		t.Errorf("after the reload: %q", m.raw)
 	}
-	close(finish)
+	finish()
 	if m := stream.read("GET"); m.content != "okend" {
 		t.Errorf("stream: %q", m.raw)
 	}

@@ -46,8 +46,8 @@ func (p *planner) planClients(ctx context.Context, o owner, links *agreements) e
 	var unknown []string
 	for _, d := range o.declared.Clients {
 		// What is declared by its identifier is not found by its application.
-		if first := x.places[d.ID]; d.ID != "" && first == "" {
-			x.places[d.ID] = d.Place
+		if first := p.clientIDs[d.ID]; d.ID != "" && first == "" {
+			p.clientIDs[d.ID], x.places[d.ID] = d.Place, d.Place
 			if _, ok := x.byID[d.ID]; !ok {
 				unknown = append(unknown, d.ID)
 			}

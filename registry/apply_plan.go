@@ -25,6 +25,7 @@ type planner struct {
 	undeclared int
 
 	organizations map[string]string // by id: the place that declares it
+	clientIDs     map[string]string // likewise, of clients that are declared with theirs: it is one's in all organizations
 	owners        []owner
 	terms         []declaredTerms
 	renamed       map[string]string // external ids of catalogs, by those of before; "": removed
@@ -112,7 +113,7 @@ func (p *planner) disable(s *Step, was Time, declared bool) {
 
 // survey reads what the declaration is about, and compares.
 func (p *planner) survey(ctx context.Context, d Declaration) error {
-	p.organizations, p.renamed = map[string]string{}, map[string]string{}
+	p.organizations, p.clientIDs, p.renamed = map[string]string{}, map[string]string{}, map[string]string{}
 	live, err := findOrganizations(ctx, p.q, `o.removed_at IS NULL`)
 	if err != nil {
 		return err
@@ -124,8 +125,16 @@ func (p *planner) survey(ctx context.Context, d Declaration) error {
 		byID[o.ID] = o
 	}
 	names := map[string]string{} // where those are declared that are not there
+	renames := renames{}
 	for _, o := range d.Organizations {
-		if err := p.fault(o.Place, p.organization(ctx, o, byName, byID, names)); err != nil {
+		renames.note(o.ID, o.Name, o.Place, o.Removed)
+	}
+	for _, o := range d.Organizations {
+		err := renames.refuse(o.ID, o.Name, byName[o.Name], o.Removed)
+		if err == nil {
+			err = p.organization(ctx, o, byName, byID, names)
+		}
+		if err := p.fault(o.Place, err); err != nil {
 			return err
 		}
 	}
@@ -139,6 +148,25 @@ func (p *planner) survey(ctx context.Context, d Declaration) error {
 		}
 	}
 	return p.planCatalogs(ctx, d)
+}
+
+// renames are the names that things will have which are declared with their ids.
+type renames map[string]struct{ id, place string }
+
+func (r renames) note(id, name, place string, removed bool) {
+	if id != "" && !removed {
+		r[name] = struct{ id, place string }{id, place}
+	}
+}
+
+// refuse is about what is declared by its name alone, which same have: with two of that name
+// the declaration could not be applied again.
+func (r renames) refuse(id, name string, same []string, removed bool) error {
+	other, ok := r[name]
+	if !ok || id != "" || removed || slices.Contains(same, other.id) {
+		return nil
+	}
+	return conflict("what is declared at %s will have this name too: give one of them another name, or this one its id", other.place)
 }
 
 // organization finds and compares an organization.
@@ -280,8 +308,16 @@ func (p *planner) planAgreements(ctx context.Context, o owner) (*agreements, err
 	}
 	places := map[string]string{}
 	there := &agreements{map[string][]string{}, map[string]string{}}
+	renames := renames{}
 	for _, g := range o.declared.Agreements {
-		if err := p.fault(g.Place, p.agreement(ctx, o, g, byName, byID, places, there)); err != nil {
+		renames.note(g.ID, g.Name, g.Place, g.Removed)
+	}
+	for _, g := range o.declared.Agreements {
+		err := renames.refuse(g.ID, g.Name, byName[g.Name], g.Removed)
+		if err == nil {
+			err = p.agreement(ctx, o, g, byName, byID, places, there)
+		}
+		if err := p.fault(g.Place, err); err != nil {
 			return nil, err
 		}
 	}
@@ -382,124 +418,4 @@ func timeText(t Time) string {
 		return ""
 	}
 	return t.Time().Format(time.RFC3339Nano)
-}
-
-// planCatalogs finds and compares all catalogs of the declaration.
-func (p *planner) planCatalogs(ctx context.Context, d Declaration) error {
-	live, err := findCatalogs(ctx, p.q, `removed_at IS NULL`)
-	if err != nil {
-		return err
-	}
-	c := &catalogPlan{planner: p, external: map[string]string{}, live: map[string]Catalog{}, places: map[string]string{}}
-	for _, one := range live {
-		c.external[one.ExternalID] = one.ID
-		c.live[one.ID] = one
-	}
-	for _, o := range p.owners {
-		for _, one := range o.declared.Catalogs {
-			if err := p.fault(one.Place, c.plan(ctx, o.id, one)); err != nil {
-				return err
-			}
-		}
-	}
-	for _, one := range d.Catalogs {
-		if err := p.fault(one.Place, c.plan(ctx, "", one)); err != nil {
-			return err
-		}
-	}
-	owned := map[string]bool{}
-	for _, o := range p.owners {
-		owned[o.id] = true
-	}
-	for _, one := range live {
-		if owned[one.OrganizationID] && c.places[one.ID] == "" {
-			p.undeclare(KindCatalog, one.ID, one.ExternalID)
-			if p.o.Prune {
-				p.renamed[one.ExternalID] = ""
-			}
-		}
-	}
-	return p.planGrants(ctx, c.external)
-}
-
-// catalogPlan is what planCatalogs knows: external ids are unique over all organizations.
-type catalogPlan struct {
-	*planner
-	external map[string]string // id by external id
-	live     map[string]Catalog
-	places   map[string]string // by id, and by external id those that are made
-}
-
-// plan finds and compares one catalog.
-func (c *catalogPlan) plan(ctx context.Context, owner string, d DeclaredCatalog) error {
-	if err := checkExternalID("external_id", d.ExternalID); err != nil {
-		return err
-	}
-	if err := checkName("name", d.Name); err != nil {
-		return err
-	}
-	want := Catalog{ID: d.ID, ExternalID: d.ExternalID, OrganizationID: owner, Public: d.Public, Name: d.Name, CreatedAt: c.now}
-	if want.ID == "" {
-		want.ID = c.external[d.ExternalID]
-	}
-	now, found := c.live[want.ID]
-	if !found && want.ID != "" {
-		if _, err := findCatalog(ctx, c.q, want.ID); err != nil {
-			return err
-		}
-		if !d.Removed {
-			return conflict("the catalog was removed: leave out its id to make another one")
-		}
-	}
-	key := want.ID
-	if key == "" {
-		key = "\x00" + d.ExternalID
-	}
-	if first := c.places[key]; first != "" {
-		return conflict("it is declared twice, first at %s", first)
-	}
-	c.places[key] = d.Place
-	if holder := now.OrganizationID; found && holder != owner && holder != "" && c.organizations[holder] == "" {
-		return conflict("the catalog is that of organization %s, which the file does not name", holder)
-	}
-	switch {
-	case d.Removed && found:
-		c.remove(KindCatalog, want.ID, now.ExternalID)
-		c.renamed[now.ExternalID] = ""
-		return nil
-	case d.Removed:
-		c.unchanged++
-		return nil
-	case !want.Public && owner == "":
-		return invalid("public: a private catalog has an owner")
-	}
-	if other := c.external[d.ExternalID]; other != "" && other != want.ID {
-		return conflict("catalog %s has this external id", other)
-	}
-	s := &Step{Action: "change", Kind: KindCatalog, ID: want.ID, Name: d.ExternalID}
-	if !found {
-		var err error
-		if want.ID, err = c.r.newID(); err != nil {
-			return err
-		}
-		s.Action, s.ID, s.made = "create", want.ID, true
-	}
-	c.external[want.ExternalID] = want.ID
-	s.field("name", now.Name, want.Name)
-	if found {
-		s.field("external_id", now.ExternalID, want.ExternalID)
-		if now.ExternalID != want.ExternalID {
-			c.renamed[now.ExternalID] = want.ExternalID
-		}
-		s.field("organization", now.OrganizationID, want.OrganizationID)
-		s.field("public", strconv.FormatBool(now.Public), strconv.FormatBool(want.Public))
-		if s.Fields != nil {
-			s.do("change", s.fields(), func(ctx context.Context, x execer) error { return updateCatalog(ctx, x, want) })
-		}
-	} else {
-		s.field("public", "", strconv.FormatBool(want.Public))
-		s.do("create", want.ExternalID, func(ctx context.Context, x execer) error { return insertCatalog(ctx, x, want) })
-	}
-	c.add(s)
-	return nil
 }

@@ -486,6 +486,20 @@ func TestApplyFaults(t *testing.T) {
 			o.Catalogs = append(o.Catalogs, DeclaredCatalog{Place: "f:9", ExternalID: "blue", Name: "blue"})
 		})
 		f(ErrConflict, "f:9: it is declared twice, first at f:5", client(DeclaredClient{ID: "legacy.1", Application: "n", Environment: "prod"}))
+		f(ErrConflict, "f:9: it is declared twice, first at f:5", func(d *Declaration, o *DeclaredOrganization) {
+			o.Clients[1].ID, o.Clients[1].Application = "new.1", "new"
+			d.Organizations = append(d.Organizations, DeclaredOrganization{Place: "f:8", Name: "x", Clients: []DeclaredClient{
+				{Place: "f:9", ID: "new.1", Application: "n", Environment: "prod", Secrets: []DeclaredSecret{strongSecret("nine")}}}})
+		})
+		f(ErrConflict, "f:9: what is declared at f:1 will have this name too", func(d *Declaration, o *DeclaredOrganization) {
+			o.ID, o.Name = organization, "y"
+			d.Organizations = append(d.Organizations, DeclaredOrganization{Place: "f:9", Name: "y"})
+		})
+		f(ErrConflict, "f:9: what is declared at f:2 will have this name too", func(d *Declaration, o *DeclaredOrganization) {
+			o.Agreements[0].ID, o.Agreements[0].Name = must(r.Agreements(ctx, organization))(t)[0].ID, "y"
+			o.Agreements = append(o.Agreements, DeclaredAgreement{Place: "f:9", Name: "y"})
+			o.Clients[0].Agreement = ""
+		})
 		f(ErrNotFound, "f:9: agreement: the organization will have no such agreement", client(DeclaredClient{Application: "n", Environment: "prod", Agreement: "Foreign"}))
 		f(ErrConflict, "f:9: agreement: the organization has 2 agreements of this name", client(DeclaredClient{Application: "n", Environment: "prod", Agreement: "Twin"}))
 		f(ErrInvalid, "f:1: name: use 1 to 200 characters, not 0\nf:2: name: use 1 to 200 characters, not 0\nf:4: application: use 1 to 200 characters, not 0\nf:3: name: use", func(d *Declaration, o *DeclaredOrganization) {

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -79,8 +80,36 @@ func testConfig(t *testing.T, postern string, objects []object) {
 			t.Errorf("%s: postern check: %v\n%s%s\n%s", o, err, &out, &failure, text)
 		}
 	}
+	testDomain(t, postern, objects)
 	if !found {
 		t.Error("no ConfigMap holds " + configName)
+	}
+}
+
+// testDomain applies what is declared to a store of its own, as the chart's commands do.
+func testDomain(t *testing.T, postern string, objects []object) {
+	for _, o := range objects {
+		text := ""
+		if o.Kind == "ConfigMap" {
+			text = as[corev1.ConfigMap](o).Data["domain.yaml"]
+		}
+		if text == "" {
+			continue
+		}
+		dir := t.TempDir()
+		file := filepath.Join(dir, "domain.yaml")
+		secret := filepath.Join(dir, "postern-domain", "radio")
+		if err := errors.Join(os.WriteFile(file, []byte(strings.ReplaceAll(text, secretsDir, dir+"/")), 0o600),
+			os.Mkdir(filepath.Dir(secret), 0o700), os.WriteFile(secret, []byte(rand.Text()+rand.Text()), 0o440)); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"store", "migrate"}, {"apply", "-f", file}} {
+			cmd := exec.CommandContext(t.Context(), postern, args...)
+			cmd.Env = []string{"POSTERN_STORE=sqlite:" + filepath.Join(dir, "postern.db")}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: postern %s: %v\n%s", o, args[0], err, out)
+			}
+		}
 	}
 }
 

@@ -135,7 +135,7 @@ sqlite
 {{- $front := $c.front -}}
 {{- $all := pick $c "admin" "store" "store_file" "store_options" "keys" "issuer" "assertion" "verify" -}}
 {{- $_ := set $all "front" (dict "listen" $front.listen "proxy_protocol" $front.proxy_protocol "tls" (include "postern.tls" .)) -}}
-{{- $_ := set $all "log" (pick $log "access" "format") -}}
+{{- $_ := set $all "log" (pick $log "access" "format" "level") -}}
 {{- toJson $all | sha256sum -}}
 {{- end -}}
 
