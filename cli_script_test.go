@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 //	[!] json PATH           it is there, or is not
 //	issue CLIENT NAME       store the record of an access token of this client; put its id in
 //	                        the environment. The third word, if any, is its lifetime.
+//	spend CLIENT TIME N…    store the usage of an hour: N requests, 10 N bytes in and 100 N out, one
+//	                        token, and one refusal for each further word
 //	hostile                 make a store whose one organization has a name full of control
 //	                        characters, which today's registry would refuse
 //	forge TOKEN NAME        put the token with another signature in the environment
@@ -56,6 +58,7 @@ func TestCommandLine(t *testing.T) {
 			"exits":   scriptExits,
 			"json":    scriptJSON,
 			"issue":   scriptIssue,
+			"spend":   scriptSpend,
 			"hostile": scriptHostile,
 			"fill":    scriptFill,
 			"publish": scriptPublish,
@@ -167,6 +170,27 @@ func scriptIssue(ts *testscript.TestScript, neg bool, args []string) {
 	}, client.Secrets[0].ID))
 	ts.Check(r.Close())
 	ts.Setenv(args[1], id.String())
+}
+
+func scriptSpend(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: spend CLIENT TIME REQUESTS REASON…")
+	}
+	at, err := time.Parse(time.RFC3339, args[1])
+	ts.Check(err)
+	n, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	u := registry.Usage{ClientID: args[0], Hour: registry.At(at), Counts: registry.Counts{Requests: n, BytesIn: 10 * n, BytesOut: 100 * n, Tokens: 1}}
+	for _, reason := range args[3:] {
+		u.Add(registry.Counts{Refused: map[string]int64{reason: 1}})
+	}
+	ctx := context.Background()
+	r, err := registry.Open(ctx, registry.Options{DSN: secret.Secret("sqlite:" + ts.MkAbs("postern.db"))})
+	ts.Check(err)
+	writer, err := registry.NewID(time.Now(), rand.Reader)
+	ts.Check(err)
+	err = r.AddUsage(ctx, registry.UsageBatch{Writer: writer.String(), Number: 1, Usage: []registry.Usage{u}})
+	ts.Check(errors.Join(err, r.Close()))
 }
 
 func scriptHostile(ts *testscript.TestScript, _ bool, _ []string) {

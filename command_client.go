@@ -21,6 +21,7 @@ type ClientCommand struct {
 	Enable  ClientEnableCommand  `cmd:"" help:"Let a disabled client call again."`
 	Remove  ClientRemoveCommand  `cmd:"" help:"Remove a client for good."`
 	Rotate  ClientRotateCommand  `cmd:"" help:"Give a client a new secret, shown this once; the old one lives on for the overlap."`
+	Usage   ClientUsageCommand   `cmd:"" help:"Show what a client used, by hour, day or month."`
 	Import  ClientImportCommand  `cmd:"" help:"Import the clients of another program, with the secrets that they have."`
 }
 

@@ -14,6 +14,7 @@ type OrganizationCommand struct {
 	List    OrganizationListCommand    `cmd:"" help:"List the organizations that are not removed."`
 	Show    OrganizationShowCommand    `cmd:"" help:"Show one organization with its terms."`
 	Change  OrganizationChangeCommand  `cmd:"" help:"Change an organization's name or terms."`
+	Usage   OrganizationUsageCommand   `cmd:"" help:"Show what an organization's clients used, by hour, day or month."`
 	Disable OrganizationDisableCommand `cmd:"" help:"Stop all clients of an organization until it is enabled again."`
 	Enable  OrganizationEnableCommand  `cmd:"" help:"Let a disabled organization's clients call again."`
 	Remove  OrganizationRemoveCommand  `cmd:"" help:"Remove an organization for good, and with it its clients' access."`
