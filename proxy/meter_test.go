@@ -135,9 +135,11 @@ func TestMeterGoesOn(t *testing.T) {
 			<-more
 			_, _ = io.WriteString(c, "4\r\nrest\r\n0\r\n\r\n")
 		})
+		goOn := sync.OnceFunc(func() { close(more) })
+		t.Cleanup(goOn)
 		c := f.dial().send(get("/a", as(callerA)))
 		m.comes(f, "the first bytes", "a 1 0 5 []")
-		close(more)
+		goOn()
 		if m := c.read("GET"); m.content != "firstrest" {
 			t.Errorf("content %q", m.content)
 		}
