@@ -35,6 +35,7 @@ const (
 	accessBytesOut
 	accessUpstream
 	accessAttempts
+	accessShadow
 )
 
 // accessNames are the fields' names in a line and in the settings.
@@ -43,7 +44,7 @@ var accessNames = [...]string{
 	accessRoute: "route", accessStatus: "status", accessReason: "reason", accessUpstreamStatus: "upstream_status",
 	accessUpstreamMS: "upstream_ms", accessDurationMS: "duration_ms", accessPeer: "peer", accessUserAgent: "user_agent",
 	accessOrganizationID: "organization_id", accessClientID: "client_id", accessTokenID: "token_id",
-	accessBytesIn: "bytes_in", accessBytesOut: "bytes_out", accessUpstream: "upstream", accessAttempts: "attempts",
+	accessBytesIn: "bytes_in", accessBytesOut: "bytes_out", accessUpstream: "upstream", accessAttempts: "attempts", accessShadow: "shadow",
 }
 
 // AccessFields lists the fields that an access line can have.
@@ -151,6 +152,10 @@ func (r *accessRecord) appendField(b []byte, f accessField) []byte {
 	case accessAttempts:
 		if x.attempts != 0 {
 			return appendNumber(b, f, int64(x.attempts))
+		}
+	case accessShadow:
+		if x.shadow != "" {
+			return appendText(b, f, string(x.shadow))
 		}
 	}
 	return b

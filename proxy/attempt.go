@@ -93,6 +93,7 @@ func (x *exchange) repeatable() bool {
 
 // abandon closes the connection without settling: something panicked.
 func (x *exchange) abandon() {
+	x.free()
 	x.stream.conn = nil
 	if x.taken.conn != nil {
 		x.front.done(x, false)

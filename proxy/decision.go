@@ -135,6 +135,7 @@ func (f *Front) decide(ctx *fasthttp.RequestCtx, x *exchange, refusal answer.Ref
 		x.why = refusal.Message
 		header.Set("X-Postern-Status", strconv.Itoa(status))
 		header.Set("X-Postern-Reason", string(reason))
+		x.tellLimits(header)
 		f.settle(ctx, x, reason)
 		return
 	}
@@ -142,13 +143,12 @@ func (f *Front) decide(ctx *fasthttp.RequestCtx, x *exchange, refusal answer.Ref
 	header.SetNoDefaultContentType(true)
 	header.Set("Cache-Control", "no-store")
 	header.SetBytesV("X-Request-Id", x.requestID)
-	if x.known {
-		// The same lines that a forwarded request gets.
-		x.out = x.appendIdentity(x.out[:0], &x.who)
-		for line := range bytes.SplitSeq(bytes.TrimSuffix(x.out, []byte("\r\n")), []byte("\r\n")) {
-			name, value, _ := bytes.Cut(line, []byte(": "))
-			header.SetBytesKV(name, value)
-		}
+	x.tellLimits(header)
+	// The same lines that a forwarded request gets.
+	x.out = x.appendIdentity(x.out[:0])
+	for line := range bytes.Lines(x.out) {
+		name, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\r\n")), []byte(": "))
+		header.SetBytesKV(name, value)
 	}
 	f.settle(ctx, x, answer.OK)
 }

@@ -24,11 +24,7 @@ func (f *Front) forward(ctx *fasthttp.RequestCtx, x *exchange) {
 		f.refuse(ctx, x, refusal)
 		return
 	}
-	who := &x.who
-	if !x.known {
-		who = nil
-	}
-	x.out = x.upstreamHead(x.out[:0], who)
+	x.out = x.upstreamHead(x.out[:0])
 	if err := x.readContent(); err != nil {
 		f.refuse(ctx, x, failed(err))
 		return
@@ -132,6 +128,7 @@ func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n
 	for _, name := range x.stream.names {
 		res.Header.Del(name)
 	}
+	x.tellLimits(&res.Header)
 	x.route.response.apply(&res.Header)
 	x.allowScripts(&res.Header)
 	res.Header.ResetConnectionClose()

@@ -48,8 +48,8 @@ type caller struct {
 	record                                              uuid.UUID
 }
 
-// The callers: a has everything, b has neither an agreement nor a scope, and the
-// agreement of lapsed is over.
+// The callers: a has everything, b has neither an agreement nor a scope, the agreement of
+// lapsed is over, and that of shadow too, which refuses nothing.
 var (
 	callerA = caller{"0a000000-0000-4000-8000-000000000001", "0a000000-0000-4000-8000-00000000000f", "production",
 		"0a000000-0000-4000-8000-0000000000aa", "search tag", "token.of.a", uuid.MustParse("0a000000-0000-7000-8000-0000000000a1")}
@@ -57,6 +57,8 @@ var (
 		token: "token.of.b", record: uuid.MustParse("0b000000-0000-7000-8000-0000000000a1")}
 	callerLapsed = caller{client: "0c000000-0000-4000-8000-000000000001", organization: "0c000000-0000-4000-8000-00000000000f", environment: "development",
 		agreement: "0c000000-0000-4000-8000-0000000000aa", token: "token.of.lapsed"}
+	callerShadow = caller{client: "0d000000-0000-4000-8000-000000000001", organization: "0d000000-0000-4000-8000-00000000000f", environment: "development",
+		agreement: "0d000000-0000-4000-8000-0000000000aa", token: "token.of.shadow"}
 )
 
 // Tokens with which the verifier does something else than know a caller.
@@ -66,11 +68,23 @@ const (
 	tokenStore   = "token.that.needs.the.store"
 )
 
-// memory is a store and a feed of the three clients.
+// memory is a store and a feed of the clients and some catalogs.
 type memory struct{}
 
+// catalogs are "open", which is public, "own" and "a/b" of a's organization, and others of
+// b's, of which "granted" is licensed to a.
+func (memory) EachCatalog(_ context.Context, use func(registry.Catalog)) error {
+	for _, c := range []struct{ external, owner string }{
+		{"open", callerB.organization}, {"own", callerA.organization}, {"a/b", callerA.organization}, {"a+b", callerA.organization},
+		{"granted", callerB.organization}, {"theirs", callerB.organization},
+	} {
+		use(registry.Catalog{ID: "id of " + c.external, ExternalID: c.external, OrganizationID: c.owner, Public: c.external == "open"})
+	}
+	return nil
+}
+
 func (memory) Grant(_ context.Context, id string) (registry.Grant, error) {
-	for _, c := range []caller{callerA, callerB, callerLapsed} {
+	for _, c := range []caller{callerA, callerB, callerLapsed, callerShadow} {
 		if c.client != id {
 			continue
 		}
@@ -81,8 +95,13 @@ func (memory) Grant(_ context.Context, id string) (registry.Grant, error) {
 		if c.agreement != "" {
 			g.Agreement = &registry.Agreement{ID: c.agreement, OrganizationID: c.organization}
 		}
-		if c == callerLapsed {
+		switch c {
+		case callerA:
+			g.Agreement.Terms.Catalogs = registry.Set{State: registry.Value, Values: []string{"granted"}}
+		case callerLapsed:
 			g.Agreement.EndsAt = 1
+		case callerShadow:
+			g.Agreement.EndsAt, g.Agreement.Enforce = 1, registry.Shadow
 		}
 		return g, nil
 	}
@@ -94,12 +113,11 @@ func (memory) Revocation(context.Context, string) (registry.Revocation, error) {
 	return registry.Revocation{}, registry.ErrNotFound
 }
 
-func (memory) EachCatalog(context.Context, func(registry.Catalog)) error { return nil }
 func (memory) Catalog(context.Context, string) (registry.Catalog, error) {
 	return registry.Catalog{}, registry.ErrNotFound
 }
-func (memory) Poll(context.Context) ([]registry.Change, bool, error) { return nil, false, nil }
-func (memory) News() (<-chan struct{}, time.Duration)                { return nil, 100 * time.Millisecond }
+func (memory) Poll(context.Context) ([]registry.Change, bool, error) { return nil, true, nil }
+func (memory) News() (<-chan struct{}, time.Duration)                { return nil, time.Hour }
 
 // tokens is a verifier that knows tokens by heart.
 type tokens map[string]directory.Principal
@@ -120,16 +138,23 @@ func (v tokens) Verify(raw []byte, _ time.Time) (directory.Principal, error) {
 	return who, nil
 }
 
-// newTokens reads the callers through a real directory.
-func newTokens(t testing.TB) tokens {
+func newDirectory(t testing.TB) *directory.Directory {
 	t.Helper()
 	d, err := directory.Open(context.Background(), memory{}, memory{}, directory.Options{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.Close)
+	return d
+}
+
+// newTokens reads the callers through a real directory.
+func newTokens(t testing.TB) tokens { return tokensOf(t, newDirectory(t)) }
+
+func tokensOf(t testing.TB, d *directory.Directory) tokens {
+	t.Helper()
 	known := tokens{}
-	for _, c := range []caller{callerA, callerB, callerLapsed} {
+	for _, c := range []caller{callerA, callerB, callerLapsed, callerShadow} {
 		client, err := d.Client(context.Background(), c.client)
 		if err != nil {
 			t.Fatal(err)
@@ -209,13 +234,14 @@ func routes(upstream string) []Route {
 func start(t testing.TB, change ...func(*Options)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, upstream: newOrigin(t), log: &buffer{}, access: &buffer{}, registry: prometheus.NewRegistry()}
+	d := newDirectory(t)
 	o := Options{
 		Settings: Settings{
 			Routes: routes(f.upstream.address), Headers: DefaultHeaders(), Realm: "R",
 			MaxHeader: 16 << 10, MaxTarget: 8 << 10, MaxFields: 100, Buffer: 64 << 10,
 			ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: patience, MaxConnections: 1000,
 		},
-		Issuer: ownRoutes{}, Verifier: newTokens(t),
+		Issuer: ownRoutes{}, Verifier: tokensOf(t, d), Catalogs: d,
 		Now: time.Now, Random: rand.Reader,
 		Log:    slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Access: NewAccessLog(f.access),

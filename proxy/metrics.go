@@ -18,6 +18,7 @@ const noRoute = "none"
 type metrics struct {
 	requests *prometheus.CounterVec
 	refusals *prometheus.CounterVec
+	shadowed *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	upstream *prometheus.HistogramVec
 	retries  *prometheus.CounterVec
@@ -51,6 +52,9 @@ func newMetrics() *metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postern_refusals_total", Help: "Requests that postern itself refused, by reason.",
 		}, []string{"reason"}),
+		shadowed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_shadowed_total", Help: "Requests that were let through by a route or an agreement in shadow, by the reason to refuse them.",
+		}, []string{"route", "reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "postern_request_duration_seconds", Help: "Time from the head of a request to its answer (streamed: to its end).", Buckets: buckets,
 		}, []string{"route"}),
@@ -88,7 +92,7 @@ func (m *metrics) route(name string) *routeMetrics {
 
 // Collectors returns the front's metrics for main to register.
 func (f *Front) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{f.metrics.requests, f.metrics.refusals, f.metrics.duration, f.metrics.upstream,
+	return []prometheus.Collector{f.metrics.requests, f.metrics.refusals, f.metrics.shadowed, f.metrics.duration, f.metrics.upstream,
 		f.metrics.retries, f.metrics.pools, f.metrics.sockets, f.metrics.socketsClosed, f.metrics.certificate,
 		f.doorMetrics.connections, f.doorMetrics.refused}
 }
@@ -126,8 +130,12 @@ func (f *Front) record(ctx *fasthttp.RequestCtx, x *exchange, reason answer.Reas
 	if x.upstreamStatus != 0 {
 		r.upstream.Observe(x.upstreamTook.Seconds())
 	}
+	if x.shadow != "" {
+		f.metrics.shadowed.WithLabelValues(r.name, string(x.shadow)).Inc()
+		f.remember(x, x.shadow, x.noted, r.name, status)
+	}
 	if reason != answer.OK {
-		f.remember(x, reason, r.name, status, x.started)
+		f.remember(x, reason, x.why, r.name, status)
 	}
 	f.meterOutcome(x, reason)
 	if f.options.Access != nil {

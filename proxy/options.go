@@ -33,10 +33,12 @@ func (h Headers) all() []string {
 type Options struct {
 	Settings
 
-	Issuer   Issuer   // nil: this postern only verifies
-	Verifier Verifier // required when a route needs a client
-	Asserter Asserter // required when a route has an assertion
-	Meter    Meter    // nil: nobody counts what clients use
+	Issuer   Issuer       // nil: this postern only verifies
+	Verifier Verifier     // required when a route needs a client
+	Asserter Asserter     // required when a route has an assertion
+	Catalogs Catalogs     // required when a route has a catalog
+	NewGrant func() Grant // of the limiter; nil: nothing is limited
+	Meter    Meter        // nil: nobody counts what clients use
 
 	ProxyProtocol bool // each connection begins with a PROXY protocol header, from trusted proxies only
 
@@ -98,6 +100,8 @@ type Route struct {
 	Access    Access
 	Scopes    []string // the token must have them all
 	ScopesAny []string // and one of these, where there are any
+	Catalog   Catalog  // that a request names; the zero value: none
+	Shadow    bool     // what its access, scopes, catalog, agreements and limits refuse is forwarded, and counted
 
 	PassAuthorization bool    // forward the client's Authorization; otherwise it is removed
 	StripPrefix       string  // is taken off the path before it is forwarded; Path begins with it
@@ -113,6 +117,14 @@ type Route struct {
 	MaxBody  int64         // content of a request; more is 413; 0: any size
 	Timeout  time.Duration // to the head of the answer, from the last byte sent
 	Stall    time.Duration // between two reads of the answer's content
+}
+
+// Catalog says where a route's requests name the catalog that they are about: in one
+// place.
+type Catalog struct {
+	Path          int // segment of the path as the client sent it, from 1
+	Query, Header string
+	Required      bool // one that names none is 400
 }
 
 // Field is set, or removed where it has no value.

@@ -160,6 +160,9 @@ func (f *Front) newState(s Settings, old *state) (*state, error) {
 		if r.Access != Public && f.options.Verifier == nil {
 			return nil, fmt.Errorf("route %q needs a verifier", r.Name)
 		}
+		if r.catalog != (catalogPlace{}) && f.options.Catalogs == nil {
+			return nil, fmt.Errorf("route %q needs to know the catalogs", r.Name)
+		}
 		if r.Assertion != nil && f.options.Asserter == nil {
 			return nil, fmt.Errorf("route %q needs an asserter", r.Name)
 		}

@@ -180,8 +180,8 @@ func (f *Front) blame(x *exchange, raw []byte) {
 	}
 }
 
-// remember keeps a request that was refused, where its client is known.
-func (f *Front) remember(x *exchange, reason answer.Reason, route string, status int, now time.Time) {
+// remember keeps a request that was refused, or would have been, where its client is known.
+func (f *Front) remember(x *exchange, reason answer.Reason, message, route string, status int) {
 	if f.options.Refusals == nil {
 		return
 	}
@@ -193,7 +193,7 @@ func (f *Front) remember(x *exchange, reason answer.Reason, route string, status
 		return
 	}
 	f.options.Refusals.Add(Refused{
-		Time: now, ClientID: client, RequestID: string(x.requestID), Reason: reason, Status: status, Message: cmp.Or(x.why, reason.Message()),
-		Method: string(x.head.method), Path: string(x.head.path), Route: route,
+		Time: x.started, ClientID: client, RequestID: string(x.requestID), Reason: reason, Status: status, Message: cmp.Or(message, reason.Message()),
+		Method: string(x.head.method), Path: string(x.head.path), Route: route, Shadowed: reason == x.shadow,
 	})
 }

@@ -12,8 +12,6 @@ import (
 
 	"postern/answer"
 	"postern/directory"
-	"postern/registry"
-	"postern/token"
 )
 
 // exchange is one request and its answer. It is pooled; nothing in it outlives the
@@ -25,9 +23,15 @@ type exchange struct {
 	head      head
 	route     *route // nil until one is found
 	who       directory.Principal
-	known     bool   // who is asking
-	raw       []byte // the token that says so; it aliases the head
-	assertion string // for the route's upstream; "": none
+	known     bool          // who is asking
+	raw       []byte        // the token that says so; it aliases the head
+	assertion string        // for the route's upstream; "": none
+	named     named         // what it names of catalogs
+	catalog   []byte        // the external ids that it may use of them, with a blank between; nil: none
+	grant     Grant         // nil until one was needed
+	limited   bool          // grant was asked for this request
+	shadow    answer.Reason // why it would be refused, and is not; "": it would not
+	noted     string        // the message of that
 	requestID []byte
 	peer      netip.Addr // whose request it is: the client's address, as far as we know
 	hop       netip.Addr // the other end of the connection, which may be a proxy's
@@ -38,6 +42,7 @@ type exchange struct {
 	moved  []byte // the path as it is forwarded, where the route rewrites it
 	out    []byte // the upstream request's head, with content that fits the buffer behind it
 	piece  []byte // scratch
+	text   []byte // scratch
 	stream answerStream
 	taken  taken     // what it has of its upstream's pool; no endpoint: nothing
 	socket handshake // where it asks to become a WebSocket
@@ -77,8 +82,10 @@ func (f *Front) begin(c *clientConn) *exchange {
 
 func (f *Front) release(x *exchange) {
 	x.head.reset()
+	x.free()
 	*x = exchange{
 		front: f, head: x.head, requestID: x.requestID[:0], path: x.path[:0], moved: x.moved[:0],
+		grant: x.grant, named: named{ids: x.named.ids[:0]}, text: x.text[:0],
 		out: shrunk(x.out), piece: x.piece, stream: answerStream{names: x.stream.names[:0]},
 	}
 	f.pool.Put(x)
@@ -163,29 +170,7 @@ func (f *Front) judge(x *exchange) (refusal answer.Refusal, ok bool) {
 	if x.route.Access == Public {
 		return refusal, true
 	}
-	return f.authenticate(x)
-}
-
-// authenticate finds out who is asking, and whether they may.
-func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
-	raw, refusal, ok := f.bearer(x)
-	if !ok {
-		// Saying nothing is allowed there; saying something wrong is not.
-		silent := refusal.Reason == answer.MissingToken && x.head.authorizations == 0
-		return refusal, silent && x.route.Access == Optional
-	}
-	who, err := f.options.Verifier.Verify(raw, x.started)
-	if err != nil {
-		return f.unverified(err, x, raw), false
-	}
-	x.who, x.known, x.raw = who, true, raw
-	if !x.route.scopes.cover(who.Scope) {
-		return answer.Refusal{Reason: answer.InsufficientScope, Challenge: x.challenge(x.route.scopes.challenge)}, false
-	}
-	if !who.Client.InForce(registry.At(x.started)) {
-		return answer.Refusal{Reason: answer.ForbiddenAgreement}, false
-	}
-	return f.assert(x)
+	return f.permit(x)
 }
 
 // findRoute sets x.route, for a request with this method, and x.moved. An upstream may
@@ -227,17 +212,6 @@ func (f *Front) findRoute(x *exchange, method []byte) (refusal answer.Refusal, o
 	return refusal, true
 }
 
-// unverified maps a verifier's error: the client's fault is 401, ours is 503.
-func (f *Front) unverified(err error, x *exchange, raw []byte) answer.Refusal {
-	if invalid, ok := errors.AsType[token.Invalid](err); ok {
-		f.blame(x, raw)
-		return answer.Refusal{Reason: answer.InvalidToken, Message: string(invalid),
-			Challenge: x.challenge(`error="invalid_token", error_description="` + string(invalid) + `"`)}
-	}
-	f.options.Log.Debug("cannot verify a token", "error", err, "request_id", string(x.requestID))
-	return answer.Refusal{Reason: answer.Unavailable}
-}
-
 // lend makes fasthttp's request of the one that was judged, for our own routes: fields
 // in their order without what concerns this connection alone, content as it comes.
 func (x *exchange) lend(ctx *fasthttp.RequestCtx) {
@@ -271,6 +245,7 @@ func (x *exchange) lend(ctx *fasthttp.RequestCtx) {
 func (f *Front) refuse(ctx *fasthttp.RequestCtx, x *exchange, r answer.Refusal) {
 	reason := answer.Refuse(ctx, r, string(x.requestID), f.now())
 	x.why = r.Message
+	x.tellLimits(&ctx.Response.Header)
 	x.allowScripts(&ctx.Response.Header)
 	f.settle(ctx, x, reason)
 }

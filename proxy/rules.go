@@ -9,6 +9,7 @@ import (
 // cost a request nothing.
 type rules struct {
 	scopes    scopes
+	catalog   catalogPlace
 	rewriting rewriting
 	request   requestFields
 	response  responseFields
@@ -30,6 +31,9 @@ func newRules(r Route, c *classifier) (s rules, err error) {
 		return fail(fmt.Errorf("its path does not begin with the prefix %q that is stripped", strip))
 	}
 	if s.request, err = newRequestFields(r.RequestFields, c); err != nil {
+		return fail(err)
+	}
+	if s.catalog, err = newCatalogPlace(r, s.request, c); err != nil {
 		return fail(err)
 	}
 	if s.response, err = newResponseFields(r.ResponseFields, c); err != nil {

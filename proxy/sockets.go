@@ -90,6 +90,7 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 	for _, name := range x.stream.names {
 		res.Header.Del(name)
 	}
+	x.tellLimits(&res.Header)
 	x.route.response.apply(&res.Header)
 	res.Header.ResetConnectionClose()
 	res.Header.Set("Connection", "Upgrade")
@@ -109,8 +110,8 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 		return errors.New("the front is shut down")
 	}
 	// From here on the tunnel has the connection, as one of the requests that are at its endpoint.
-	has, pool := x.taken, x.route.upstream
-	x.taken = taken{}
+	has, grant, pool := x.taken, x.grant, x.route.upstream
+	x.taken, x.grant, x.limited = taken{}, nil, false
 	c.reader = nil // its buffer is 32 KiB, which a quiet WebSocket must not hold
 	if has.probe { // it has told what it was to find out
 		has.probe = false
@@ -120,6 +121,9 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 	ctx.Hijack(func(net.Conn) {
 		defer f.sockets.remove(t)
 		defer pool.drop(has)
+		if grant != nil {
+			defer grant.Release()
+		}
 		f.serveSocket(t, client, head, name)
 	})
 	return nil
@@ -146,10 +150,11 @@ func (f *Front) serveSocket(t *tunnel, client *clientConn, head []byte, route st
 	why = t.run()
 }
 
-// stillValid makes the question whether the token that the WebSocket began with is good; nil
-// where there is none. A fault of ours is no reason to end it.
+// stillValid makes the question whether the token that the WebSocket began with is good,
+// and its agreement in force; nil where there is none, or nothing is refused. A fault of
+// ours is no reason to end it.
 func (f *Front) stillValid(x *exchange) func() bool {
-	if !x.known {
+	if !x.known || x.route.Shadow {
 		return nil
 	}
 	raw := bytes.Clone(x.raw)
@@ -166,6 +171,6 @@ func (f *Front) stillValid(x *exchange) func() bool {
 			_, invalid := errors.AsType[token.Invalid](err)
 			return !invalid
 		}
-		return who.Client.InForce(registry.At(now))
+		return who.Client.InForce(registry.At(now)) || who.Client.Shadow()
 	}
 }

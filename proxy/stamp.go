@@ -14,16 +14,16 @@ import (
 )
 
 // stamps are the identity fields' names, ready to be appended.
-type stamps struct{ organization, client, environment, token, agreement, scopes []byte }
+type stamps struct{ organization, client, environment, token, agreement, catalog, scopes []byte }
 
 func newStamps(h Headers) stamps {
 	line := func(name string) []byte { return []byte(name + ": ") }
-	return stamps{line(h.Organization), line(h.Client), line(h.Environment), line(h.Token), line(h.Agreement), line(h.Scopes)}
+	return stamps{line(h.Organization), line(h.Client), line(h.Environment), line(h.Token), line(h.Agreement), line(h.Catalog), line(h.Scopes)}
 }
 
 // upstreamHead appends the head of the upstream request to dst: the client's fields by
-// the allow-rule, then ours. who is nil on a public route.
-func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
+// the allow-rule, then ours.
+func (x *exchange) upstreamHead(dst []byte) []byte {
 	h := &x.head
 	dst = append(dst, h.method...)
 	dst = append(dst, ' ')
@@ -61,9 +61,7 @@ func (x *exchange) upstreamHead(dst []byte, who *directory.Principal) []byte {
 	}
 	dst = append(dst, x.route.request.lines...)
 	dst = appendForwarding(dst, x, host)
-	if who != nil {
-		dst = x.appendIdentity(dst, who)
-	}
+	dst = x.appendIdentity(dst)
 	switch {
 	case h.chunked:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
