@@ -23,7 +23,7 @@ type grant struct {
 // decide is what the client's terms and agreement make of a request at now. It returns
 // the grant with answer.OK, or the reason to refuse.
 func (i *Issuer) decide(client *directory.Client, asked string, now registry.Time) (grant, answer.Reason) {
-	if !client.InForce(now) {
+	if !i.inForce(client, now) {
 		return grant{}, answer.UnauthorizedClient
 	}
 	// A token that is not newer than ValidFrom would be born revoked.
@@ -39,9 +39,22 @@ func (i *Issuer) decide(client *directory.Client, asked string, now registry.Tim
 	return grant{issued: issued, expires: expires, scope: scope}, answer.OK
 }
 
+// inForce reports whether the client's agreement lets it have an access token at now. One
+// in shadow does whatever its dates; that it would not is counted.
+func (i *Issuer) inForce(client *directory.Client, now registry.Time) bool {
+	if client.InForce(now) {
+		return true
+	}
+	if !client.Shadow() {
+		return false
+	}
+	i.metrics.shadowed.WithLabelValues(string(answer.UnauthorizedClient)).Inc()
+	return true
+}
+
 // expiry is when a token issued at issued ends: after the lifetime of the terms, where
 // they set one (unlimited: the longest allowed), else the default; never after the
-// longest allowed, nor after the agreement.
+// longest allowed, nor after the agreement, unless that refuses nothing.
 func (i *Issuer) expiry(client *directory.Client, issued registry.Time) registry.Time {
 	lifetime := i.options.Lifetime
 	switch terms := client.Terms.TokenLifetime; terms.State {
@@ -52,7 +65,7 @@ func (i *Issuer) expiry(client *directory.Client, issued registry.Time) registry
 		lifetime = i.options.MaxLifetime
 	}
 	expires := issued + registry.Time(min(lifetime, i.options.MaxLifetime).Milliseconds())
-	if ends := client.EndsAt(); ends != 0 {
+	if ends := client.EndsAt(); ends != 0 && !client.Shadow() {
 		expires = min(expires, ends)
 	}
 	return expires

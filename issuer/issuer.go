@@ -76,6 +76,20 @@ type Meter interface {
 	Refused(c *directory.Client, now time.Time, reason answer.Reason)
 }
 
+// Limiter holds clients to the rate at which they may get access tokens.
+type Limiter interface {
+	// Issue asks for one access token of c, all limits of it and of its organization, all or
+	// nothing. It waits for nobody, and may be called concurrently.
+	Issue(c *directory.Client, now time.Time) Limit
+}
+
+// Limit is what a limiter says about one access token.
+type Limit struct {
+	Refusal       answer.Refusal // without a Reason it may be issued
+	Shared        bool           // it is the organization's limit that refuses, which its clients have in common
+	Policy, State string         // RateLimit-Policy and RateLimit; "": no limit applies
+}
+
 // Options of an issuer. Every field is needed unless it says otherwise.
 type Options struct {
 	URL         string          // the claim iss
@@ -87,6 +101,7 @@ type Options struct {
 	Algorithm   token.Algorithm // for the metadata: what tokens are signed with; "": ES256
 	KeyPublish  time.Duration   // how long a new signing key is in the JWK Set before it signs: others may keep the set for half of that, five minutes at most
 	Scopes      []string        // for the metadata: the scopes that are told to everybody; may be none
+	Limiter     Limiter         // nil: nothing is limited
 	Verifier    Verifier        // checks the tokens that clients refresh and introspect
 	Meter       Meter           // nil: nobody counts what clients use
 	Now         func() time.Time

@@ -6,9 +6,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics has no labels: refusals are counted by the front, by their reason.
+// metrics of the issuer. Refusals are counted by the front, by their reason.
 type metrics struct {
 	issued   prometheus.Counter
+	shadowed *prometheus.CounterVec
 	duration prometheus.Histogram
 	backoff  prometheus.GaugeFunc
 }
@@ -19,6 +20,10 @@ func newMetrics(b *backoff) *metrics {
 			Name: "postern_tokens_issued_total",
 			Help: "Access tokens handed out.",
 		}),
+		shadowed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_issue_shadowed_total",
+			Help: "Access tokens that an agreement in shadow did not refuse, by the reason to refuse them.",
+		}, []string{"reason"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "postern_issue_duration_seconds",
 			Help:    "Time from the request's head to the answer of each access token that was handed out.",
@@ -32,7 +37,7 @@ func newMetrics(b *backoff) *metrics {
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.issued, m.duration, m.backoff}
+	return []prometheus.Collector{m.issued, m.shadowed, m.duration, m.backoff}
 }
 
 // handedOut counts an access token of who.

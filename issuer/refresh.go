@@ -49,6 +49,10 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	if reason != answer.OK {
 		return i.decline(ctx, req, answer.Refusal{Reason: reason}, requestID)
 	}
+	limit, ok := i.limit(who.Client, now)
+	if !ok {
+		return i.declineLimited(ctx, req, limit, requestID)
+	}
 	key, err := i.directory.SigningKey(now)
 	if err != nil {
 		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "there is no signing key", err, requestID), requestID)
@@ -78,6 +82,7 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	answered := i.options.Now()
 	record.ExpiresAt = granted.expires // of the token that goes with it; an older one may live longer
 	writeToken(ctx, req.dialect, record, claims, jws, requestID, registry.At(answered))
+	limit.tell(ctx)
 	who.notice(ctx)
 	i.handedOut(who, started, answered)
 	return answer.OK
@@ -86,7 +91,7 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 // decideRefresh is decide for a token that is there: its scope, as far as that is still
 // licensed, and never past the longest life since the first issue.
 func (i *Issuer) decideRefresh(client *directory.Client, old directory.Principal, now registry.Time) (grant, answer.Reason) {
-	if !client.InForce(now) {
+	if !i.inForce(client, now) {
 		return grant{}, answer.UnauthorizedClient
 	}
 	last := firstIssue(old.Token) + registry.Time(i.options.MaxLifetime.Milliseconds())

@@ -40,6 +40,10 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	if reason != answer.OK {
 		return i.decline(ctx, req, answer.Refusal{Reason: reason}, requestID)
 	}
+	limit, ok := i.limit(who.Client, now)
+	if !ok {
+		return i.declineLimited(ctx, req, limit, requestID)
+	}
 	key, err := i.directory.SigningKey(now)
 	if err != nil {
 		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "there is no signing key", err, requestID), requestID)
@@ -67,6 +71,7 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	i.issuing.ends(i.options.Log)
 	answered := i.options.Now()
 	writeToken(ctx, req.dialect, record, claims, jws, requestID, registry.At(answered))
+	limit.tell(ctx)
 	who.notice(ctx)
 	i.handedOut(who, started, answered)
 	return answer.OK
