@@ -50,7 +50,7 @@ func (a *admin) metrics() *prometheus.Registry {
 
 // rooms are those that count something.
 func (a *admin) rooms() []interface{ Collectors() []prometheus.Collector } {
-	rooms := []interface{ Collectors() []prometheus.Collector }{a.p.store, a.p.directory, a.p.verifier, a.p.front, a.p.usage, a.p.reloader}
+	rooms := []interface{ Collectors() []prometheus.Collector }{a.p.store, a.p.directory, a.p.verifier, a.p.limiter, a.p.front, a.p.usage, a.p.reloader}
 	if a.p.issuer != nil {
 		rooms = append(rooms, a.p.issuer)
 	}

@@ -14,6 +14,7 @@ import (
 	"postern/config"
 	"postern/directory"
 	"postern/issuer"
+	"postern/limiter"
 	"postern/proxy"
 	"postern/registry"
 	"postern/token"
@@ -68,6 +69,7 @@ type postern struct {
 	makeKey   func() (registry.Key, error) // makes one of issuer.algorithm
 	directory *directory.Directory
 	verifier  *verifier.Verifier
+	limiter   *limiter.Limiter
 	usage     *usage.Meter
 	issuer    *issuer.Issuer // nil where issuing is off
 	access    *proxy.AccessLog
@@ -120,11 +122,14 @@ func assemble(ctx context.Context, e *environment, source config.Source, c confi
 		return nil, err
 	}
 	p.closers = append(p.closers, p.usage.Close) // before the store's
+	if err := p.openLimiter(ctx, e); err != nil {
+		return nil, err
+	}
 	if c.Issuer.Enabled {
 		p.issuer = issuer.New(p.directory, p.store, issuer.Options{
 			URL: url, Audience: audience, Realm: c.Issuer.Realm, TokenPath: c.Issuer.TokenPath,
 			Lifetime: time.Duration(c.Issuer.Lifetime), MaxLifetime: time.Duration(c.Issuer.MaxLifetime),
-			Algorithm: token.Algorithm(c.Issuer.Algorithm), KeyPublish: time.Duration(c.Keys.Publish), Verifier: p.verifier,
+			Algorithm: token.Algorithm(c.Issuer.Algorithm), KeyPublish: time.Duration(c.Keys.Publish), Limiter: issueLimits{p.limiter}, Verifier: p.verifier,
 			Now: e.Now, Random: e.Random, Log: p.log, Refused: p.refusals.Issuing(e.Now), Meter: p.usage,
 		})
 	}
@@ -202,6 +207,7 @@ func (p *postern) connect(e *environment) func(context.Context, *registry.Metric
 				p.log.Info("made a signing key", "algorithm", p.config.Issuer.Algorithm)
 			}
 		}
+		p.warnAlone(ctx, r)
 		feed, err := r.Feed(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("open the change feed: %w", err)
@@ -234,7 +240,7 @@ func (p *postern) openFront(e *environment, source config.Source) error {
 	}
 	p.verifier.ExpectAssertions(audiences(settings))
 	o := proxy.Options{
-		Settings: settings, Verifier: p.verifier, ProxyProtocol: p.config.Front.ProxyProtocol,
+		Settings: settings, Verifier: p.verifier, Catalogs: p.directory, NewGrant: p.newGrant, ProxyProtocol: p.config.Front.ProxyProtocol,
 		Now: e.Now, Random: e.Random, Log: p.log, Access: p.access,
 		Refusals: p.refusals, Whose: p.verifier.Whose, Meter: p.usage,
 	}

@@ -72,6 +72,7 @@ func frontRoute(c config.Config, r config.Route) (proxy.Route, error) {
 	route := proxy.Route{
 		Name: r.Name, Host: r.Host, Path: r.Path, Exact: r.Match == "exact", Methods: r.Methods,
 		Access: proxy.Access(r.Access), Scopes: r.Scopes, ScopesAny: r.ScopesAny,
+		Catalog: proxy.Catalog(r.Catalog), Shadow: r.Enforce == "shadow",
 		PassAuthorization: r.Authorization == "pass", StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix,
 		RequestFields: fields(r.RequestHeaders), ResponseFields: fields(r.ResponseHeaders), Trailers: r.Trailers,
 		WebSocket: proxy.WebSocket{
@@ -139,6 +140,7 @@ func keepFixed(running, next config.Config) config.Config {
 		next.Front.TLS = running.Front.TLS
 	}
 	next.Admin, next.Store, next.StoreFile, next.StoreOptions, next.Keys = running.Admin, running.Store, running.StoreFile, running.StoreOptions, running.Keys
+	next.Redis, next.RedisFile, next.Limits = running.Redis, running.RedisFile, running.Limits
 	next.Issuer, next.Assertion, next.Verify, next.Usage = running.Issuer, running.Assertion, running.Verify, running.Usage
 	next.Log.Access, next.Log.Format, next.Log.Level = running.Log.Access, running.Log.Format, running.Log.Level
 	return next

@@ -39,6 +39,9 @@ type Config struct {
 	Store        secret.Secret `yaml:"store" restart:"true" default:"sqlite:postern.db" doc:"where organizations, clients and tokens are kept: sqlite:PATH, relative to the working directory, or for several replicas postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full, which needs keys.master_key"`
 	StoreFile    string        `yaml:"store_file" restart:"true" default:"" file:"true" doc:"a file that holds the value of store"`
 	StoreOptions StoreOptions  `yaml:"store_options" restart:"true" doc:"how PostgreSQL is used; without effect on SQLite"`
+	Redis        secret.Secret `yaml:"redis" restart:"true" default:"" doc:"where replicas on one store share their limits: redis://USER:PASSWORD@HOST:6379/0, or rediss:// for TLS; empty: each holds limits by itself"`
+	RedisFile    string        `yaml:"redis_file" restart:"true" default:"" file:"true" doc:"a file that holds the value of redis"`
+	Limits       Limits        `yaml:"limits" restart:"true" doc:"how the limits of clients and organizations are held"`
 	Keys         Keys          `yaml:"keys" restart:"true" doc:"what protects the signing keys in the store, and when a new one follows"`
 	Issuer       Issuer        `yaml:"issuer" restart:"true" doc:"the token route"`
 	Assertion    Assertion     `yaml:"assertion" restart:"true" doc:"the signed identity that routes with an assertion send to their upstream"`
@@ -100,6 +103,11 @@ type StoreOptions struct {
 	StatementTimeout Duration `yaml:"statement_timeout" default:"2s" min:"100ms" doc:"how long an answer is waited for, and then the next row; afterwards the store is away: 503"`
 }
 
+// Limits is how the limits that terms set are held.
+type Limits struct {
+	Replicas int `yaml:"replicas" default:"1" min:"1" max:"1000" doc:"how many replicas serve: as long as Redis does not tell, each lets through its equal part of every limit"`
+}
+
 // Keys is the master key, which wraps the data keys that wrap the signing keys, and how one
 // signing key follows another.
 type Keys struct {
@@ -156,7 +164,7 @@ type Headers struct {
 // Log is what is written to standard error.
 type Log struct {
 	Access       bool     `yaml:"access" restart:"true" default:"false" doc:"one JSON line for each request"`
-	AccessFields []string `yaml:"access_fields" enum:"time,request_id,method,host,path,route,status,reason,upstream_status,upstream_ms,duration_ms,peer,user_agent,organization_id,client_id,token_id,bytes_in,bytes_out,upstream,attempts" doc:"the members of that line; empty: all"`
+	AccessFields []string `yaml:"access_fields" enum:"time,request_id,method,host,path,route,status,reason,upstream_status,upstream_ms,duration_ms,peer,user_agent,organization_id,client_id,token_id,bytes_in,bytes_out,upstream,attempts,shadow" doc:"the members of that line; empty: all"`
 	AccessSample int      `yaml:"access_sample" default:"1" min:"1" max:"1000000" doc:"one of so many successes is written; refusals always are"`
 	Format       string   `yaml:"format" restart:"true" default:"json" enum:"json,text" doc:"form of the ordinary log"`
 	Level        string   `yaml:"level" restart:"true" default:"info" enum:"debug,info,warn,error" doc:"the least level that is written"`

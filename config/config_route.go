@@ -12,6 +12,8 @@ type Route struct {
 	Access    string         `yaml:"access" default:"client" enum:"client,optional,public" doc:"client demands an access token; optional does not, but refuses a wrong one; public looks at none, and tells the upstream nobody's name"`
 	Scopes    []string       `yaml:"scopes" doc:"scopes that the access token must have, all of them"`
 	ScopesAny []string       `yaml:"scopes_any" doc:"scopes of which the access token must have one"`
+	Catalog   RouteCatalog   `yaml:"catalog" doc:"where a request names the catalog that it is about: in one of path, query and header"`
+	Enforce   string         `yaml:"enforce" default:"enforce" enum:"enforce,shadow" doc:"shadow forwards what a token, its scope, an agreement, a catalog or a limit would have refused, and counts it"`
 	Assertion RouteAssertion `yaml:"assertion" doc:"a signed identity for the upstream"`
 	WebSocket WebSocket      `yaml:"websocket" doc:"WebSockets (RFC 6455)"`
 	CORS      CORS           `yaml:"cors" doc:"what scripts of other origins may do in a browser; counts when origins is not empty"`
@@ -31,6 +33,15 @@ type Route struct {
 	Timeout        Duration    `yaml:"timeout" default:"30s" doc:"time to the head of the upstream's answer; never total"`
 	StallTimeout   Duration    `yaml:"stall_timeout" default:"" doc:"time between the bytes of the answer's content; empty: timeout"`
 	ConnectTimeout Duration    `yaml:"connect_timeout" default:"5s" doc:"time to connect to an upstream, with TLS"`
+}
+
+// RouteCatalog says where the requests of a route name their catalog. It is empty where they
+// name none.
+type RouteCatalog struct {
+	Path     int    `yaml:"path" default:"0" min:"0" max:"100" doc:"the segment of the path that is its external id, counted from 1; 0: none"`
+	Query    string `yaml:"query" default:"" doc:"the query parameter that is; where there are several, each is checked"`
+	Header   string `yaml:"header" default:"" doc:"the field that is; where there are several lines, each is checked"`
+	Required bool   `yaml:"required" default:"false" doc:"a request that names none is answered 400, and not forwarded"`
 }
 
 // RouteAssertion says whether a route's upstream gets X-Postern-Assertion.

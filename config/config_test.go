@@ -35,7 +35,7 @@ func write(t testing.TB, name, text string) string {
 // route is a route with the defaults, and what change does to it.
 func route(change func(*Route)) Route {
 	r := Route{
-		Path: "/", Match: "prefix", Access: "client", Authorization: "strip", RetryBudget: 20,
+		Path: "/", Match: "prefix", Access: "client", Enforce: "enforce", Authorization: "strip", RetryBudget: 20,
 		Timeout: Duration(30 * time.Second), ConnectTimeout: Duration(5 * time.Second),
 		WebSocket: WebSocket{Idle: Duration(5 * time.Minute)}, CORS: CORS{MaxAge: Duration(10 * time.Minute)},
 		Health: Health{Failures: 5, Open: Duration(10 * time.Second), Interval: Duration(10 * time.Second), Timeout: Duration(2 * time.Second)},
@@ -86,8 +86,8 @@ func TestDefault(t *testing.T) {
 		Assertion:    Assertion{Lifetime: Duration(5 * time.Minute)},
 		Admin:        Admin{Listen: "127.0.0.1:9090"},
 		Store:        "sqlite:postern.db",
-		StoreOptions: StoreOptions{Connections: 8, StatementTimeout: Duration(2 * time.Second)},
-		Keys:         Keys{Publish: Duration(2 * time.Hour)},
+		StoreOptions: StoreOptions{Connections: 8, StatementTimeout: Duration(2 * time.Second)}, Limits: Limits{Replicas: 1},
+		Keys: Keys{Publish: Duration(2 * time.Hour)},
 		Issuer: Issuer{
 			Enabled: true, Realm: "postern", TokenPath: "/oauth/token", Algorithm: "ES256",
 			Lifetime: Duration(2 * time.Hour), MaxLifetime: Duration(24 * time.Hour),
@@ -123,6 +123,7 @@ func TestExample(t *testing.T) {
 		route(func(r *Route) {
 			r.Name, r.Host, r.Path, r.Match, r.Access = "reports", "*.example.com", "/reports", "prefix", "optional"
 			r.Scopes, r.ScopesAny = []string{"reports:read"}, []string{"catalog:1", "catalog:2"}
+			r.Catalog.Query = "catalog"
 			r.StripPrefix, r.AddPrefix = "/reports", "/v2"
 			r.Authorization, r.Trailers = "strip", []string{"Digest"}
 			r.RequestHeaders = []Field{{Name: "X-Environment", Value: "production"}, {Name: "Cookie", Remove: true}}
@@ -136,7 +137,7 @@ func TestExample(t *testing.T) {
 			r.Health.Path, r.MaxBody, r.StallTimeout = "/healthz", 10<<20, Duration(5*time.Minute)
 		}),
 	}
-	want.warnings = []string{"example.yaml:77: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
+	want.warnings = []string{"example.yaml:85: keys.master_key: is not set: the store holds the signing keys in clear: make one with: openssl rand -base64 32"}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Config{})); diff != "" {
 		t.Errorf("example.yaml is not what it says: %s", diff)
 	}
@@ -181,7 +182,7 @@ func TestEnvironmentReachesEverySetting(t *testing.T) {
 	other := map[string]string{
 		"string": "X-Other", "bool": "false", "int": "7", "Duration": "90m", "Size": "5KiB", "Secret": "sqlite:other.db",
 		"front.listen": "127.0.0.1:1", "admin.listen": "127.0.0.1:2", "store_file": "", "keys.master_key_file": "",
-		"keys.master_key": aKey, "keys.rotate": "3h", "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
+		"keys.master_key": aKey, "redis": "redis://127.0.0.1:1", "redis_file": "", "keys.rotate": "3h", "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
 		"verify.cache": "2MiB", "verify.on_stale": "serve", "log.format": "text", "log.level": "warn", "log.access": "true",
 		"issuer.lifetime": "90s", "verify.leeway": "9s", "front.max_header": "9KiB", "issuer.max_lifetime": "25h",
 		"front.proxy_protocol": "true", "front.max_fields": "11", "decision.path": "/d", "assertion.lifetime": "9m",

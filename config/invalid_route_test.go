@@ -3,7 +3,7 @@ package config
 // invalidFronts and invalidRoutes go on with what TestInvalidFiles expects.
 func invalidFronts(f func(name string, want ...string)) {
 	f("access-field",
-		`:1: log.access_fields[2]: "token" is not known: use time, request_id, method, host, path, route, status, reason, upstream_status, upstream_ms, duration_ms, peer, user_agent, organization_id, client_id, token_id, bytes_in, bytes_out, upstream or attempts`,
+		`:1: log.access_fields[2]: "token" is not known: use time, request_id, method, host, path, route, status, reason, upstream_status, upstream_ms, duration_ms, peer, user_agent, organization_id, client_id, token_id, bytes_in, bytes_out, upstream, attempts or shadow`,
 		`:1: log.access_fields[3]: "time" is listed twice: remove one of the two`)
 	f("assertion-lifetime",
 		`:1: assertion.lifetime: "30s" is below 1m: use at least 1m`)
@@ -35,6 +35,9 @@ func invalidFronts(f func(name string, want ...string)) {
 		`:1: front.max_body: "0B" is not above 0: use a size such as 16KiB or 32MiB (units: B, KiB, MiB, GiB)`,
 		`:1: front.min_body_rate: "100" has no unit: use a size such as 16KiB or 32MiB (units: B, KiB, MiB, GiB)`,
 		`:1: front.drain_delay: "-1s" is below 0: use a duration such as 30s, 5m or 2h`)
+	f("redis",
+		`:1: redis: is not the address of a Redis: use redis://HOST:6379, or rediss://USER:PASSWORD@HOST:6379 for TLS`,
+		`:2: limits.replicas: "0" is below 1: use at least 1`)
 	f("proxy-protocol",
 		`:1: front.proxy_protocol: needs front.trusted_proxies, which is empty: list the addresses of the proxies that send the header`)
 	f("trusted-proxy",
@@ -52,6 +55,17 @@ func invalidRoutes(f func(name string, want ...string)) {
 		`:2: routes[0].assertion.enabled: needs issuer.enabled, which is false: enable the issuer, whose keys sign it, or remove the assertion`)
 	f("assertion-public",
 		`:1: routes[0].assertion.enabled: is true, and the route is public, where nobody's identity is known: use access: client or optional`)
+	f("catalog-names",
+		`:1: routes[4].catalog.path: "-1" is not a whole number: use digits alone, such as 10000`,
+		`:1: routes[4].enforce: "log" is not known: use enforce or shadow`,
+		`:1: routes[0].catalog.query: "catalog[]" is not 1 to 64 letters, digits and ._-: use one such as catalog`,
+		`:1: routes[1].catalog.header: "X_Catalog.Id" is an identity field, which postern alone sets: use another name`,
+		`:1: routes[2].catalog.header: "Cookie" has a meaning of its own in HTTP: use another name, such as X-Catalog`,
+		`:1: routes[3].catalog.header: "X-Catalog" is changed by request_headers, and the upstream would read another catalog than was checked: change it in one of the two`,
+		`:1: routes[5].catalog.header: "X Y" is not a field name: use letters, digits and hyphens, such as X-Environment`)
+	f("catalog-places",
+		`:1: routes[0].catalog.query: is set, and routes[0].catalog.path is too: use one place`,
+		`:1: routes[1].catalog: is set, and the route is public, where nobody's identity is known: use access: client or optional`)
 	f("cors-credentials",
 		`:1: routes[0].cors.origins[0]: "*" goes with no credentials: list each one, or set credentials to false`,
 		`:1: routes[0].cors.headers[0]: "*" goes with no credentials: list each one, or set credentials to false`)

@@ -34,16 +34,16 @@ func TestInvalidFiles(t *testing.T) {
 		`:1: issuer.algorithm: "HS256" is not known: use ES256, RS256 or EdDSA`)
 	f("alias-bomb",
 		`:1: has an anchor or an alias (& or *): write the value out, or put it in quotes`,
-		`:1: a0: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:2: a1: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:3: a2: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:4: a3: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:5: a4: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:6: a5: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:7: a6: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:8: a7: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:9: a8: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`,
-		`:10: a9: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`)
+		`:1: a0: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:2: a1: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:3: a2: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:4: a3: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:5: a4: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:6: a5: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:7: a6: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:8: a7: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:9: a8: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`,
+		`:10: a9: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`)
 	f("alias-unknown",
 		`:3: has an anchor or an alias (& or *): write the value out, or put it in quotes`)
 	f("anchor",
@@ -251,7 +251,7 @@ func TestInvalidFiles(t *testing.T) {
 	f("unknown-key",
 		`:2: front.lisen: is an unknown key: did you mean listen? the keys here are listen, tls, trusted_proxies, proxy_protocol, max_header, max_target, max_fields, max_body, min_body_rate, buffer, read_timeout, idle_timeout, write_timeout, max_connections, max_connections_per_address, drain_delay, drain`)
 	f("unknown-section",
-		`:1: portal: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, headers, log, routes`)
+		`:1: portal: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes`)
 	f("upstream-admin",
 		`:1: routes[0].upstream[0]: "http://127.0.0.1:9090" is admin.listen, which the front must never show: name the service that stands behind postern`)
 	f("upstream-missing",

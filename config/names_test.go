@@ -204,7 +204,7 @@ func TestReference(t *testing.T) {
 		}
 	}
 	all, _ := scalars()
-	if got, want := strings.Count(text, "\n"), 2+len(all)+2+51; got != want { // two lists, and what a route has
+	if got, want := strings.Count(text, "\n"), 2+len(all)+2+56; got != want { // two lists, and what a route has
 		t.Errorf("the table has %d lines, want %d", got, want)
 	}
 }

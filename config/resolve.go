@@ -38,6 +38,7 @@ func (l *loader) upstream() {
 func (l *loader) resolve() {
 	c := &l.config
 	c.Store = l.pick("store", "store_file", c.Store, c.StoreFile)
+	c.Redis = l.pick("redis", "redis_file", c.Redis, c.RedisFile)
 	c.Keys.MasterKey = l.masterKey(l.pick("keys.master_key", "keys.master_key_file", c.Keys.MasterKey, c.Keys.MasterKeyFile))
 
 	front, ok := parseListen(c.Front.Listen)

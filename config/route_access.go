@@ -24,6 +24,59 @@ func (l *loader) routeAccess(key string, r Route) {
 	}
 }
 
+// routeCatalog checks where a catalog is named: in one place, and by what a client can say.
+func (l *loader) routeCatalog(key string, r Route) {
+	at, c := key+".catalog", r.Catalog
+	if !l.ok(at) {
+		return
+	}
+	var places []string
+	if c.Path > 0 {
+		places = append(places, at+".path")
+	}
+	if c.Query != "" {
+		places = append(places, at+".query")
+	}
+	if c.Header != "" {
+		places = append(places, at+".header")
+	}
+	if len(places) == 0 {
+		l.idle(at, false, "it says no place", "say path, query or header", "required")
+		return
+	}
+	switch {
+	case r.Access == "public" && l.ok(key+".access"):
+		l.fault(at, "is set, and the route is public, where nobody's identity is known", "use access: client or optional")
+	case len(places) > 1:
+		l.fault(places[1], "is set, and "+places[0]+" is too", "use one place")
+	}
+	if at := at + ".query"; c.Query != "" && l.ok(at) && (len(c.Query) > 64 || strings.Trim(c.Query, tokenPlaces) != "") {
+		l.fault(at, l.shown(at, c.Query)+" is not 1 to 64 letters, digits and ._-", "use one such as catalog")
+	}
+	if at := at + ".header"; c.Header != "" && l.ok(at) {
+		if w := l.catalogField(r); w != (wrong{}) {
+			l.fault(at, l.shown(at, c.Header)+" "+w.problem, w.fix)
+		}
+	}
+}
+
+// catalogField says why the field that names the catalog must be another one.
+func (l *loader) catalogField(r Route) wrong {
+	name := fold(r.Catalog.Header)
+	if w := l.reserved(r.Catalog.Header); w != (wrong{}) {
+		return w
+	}
+	if isTaken(r.Catalog.Header) {
+		return wrong{"has a meaning of its own in HTTP", "use another name, such as X-Catalog"}
+	}
+	for _, f := range r.RequestHeaders {
+		if fold(f.Name) == name {
+			return wrong{"is changed by request_headers, and the upstream would read another catalog than was checked", "change it in one of the two"}
+		}
+	}
+	return wrong{}
+}
+
 func (l *loader) routeAssertion(key string, r Route) {
 	at := key + ".assertion"
 	if !l.ok(at) {

@@ -33,6 +33,7 @@ func (l *loader) routes() {
 		}
 		l.routeMethods(key+".methods", r.Methods)
 		l.routeAccess(key, r)
+		l.routeCatalog(key, r)
 		l.routeAssertion(key, r)
 		l.routeWebSocket(key, r)
 		l.routeCORS(key, r)
@@ -134,6 +135,13 @@ func (l *loader) routeName(names map[string]int, key string, i int, r Route) {
 }
 
 func (l *loader) routeWarnings(key string, r Route) {
+	switch shadow := r.Enforce == "shadow"; {
+	case shadow && r.Access == "public":
+		l.warn(key+".enforce", "is without effect, because the route is public", "remove it, or use access: client")
+	case shadow:
+		l.warn(key+".enforce", "is shadow: what would be refused on this route is forwarded, and only counted",
+			"look at postern_shadowed_total, then use enforce: enforce")
+	}
 	if r.Access == "public" && r.Path == "/" && r.Match == "prefix" {
 		l.warn(key, "is public at /: whatever no longer path covers needs no access token", "use access: client, or a longer path")
 	}

@@ -149,7 +149,7 @@ func TestRow140BombsAreCheap(t *testing.T) {
 	f("1 MiB of a,", text("{"+fill("a,")+"}"), tooMany)
 	f("1 MiB of a: b", text(fill("a: b\n")), tooMany)
 	f("as many values as pass", text("{"+strings.Repeat("a,", maxMarks-10)+"}"), "postern.yaml:1: "+
-		"a: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, keys, issuer, assertion, verify, usage, headers, log, routes")
+		"a: is an unknown key: the keys here are front, decision, admin, store, store_file, store_options, redis, redis_file, limits, keys, issuer, assertion, verify, usage, headers, log, routes")
 	numbered := func(form string, count int) string {
 		var b strings.Builder
 		for i := range count {

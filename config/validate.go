@@ -15,6 +15,7 @@ func (l *loader) validate() {
 	l.front()
 	l.decision()
 	l.store()
+	l.redis()
 	l.issuer()
 	l.headers()
 	l.log()
@@ -87,6 +88,17 @@ func (l *loader) postgres(dsn string) {
 	}
 	if l.config.Keys.MasterKey == "" && l.ok("keys.master_key", "keys.master_key_file") {
 		l.fault("keys.master_key", "is not set, and PostgreSQL holds no signing keys in clear", "make one with: openssl rand -base64 32, and set master_key_file")
+	}
+}
+
+// redis checks the address, of which nothing is ever shown: it may hold a password.
+func (l *loader) redis() {
+	if l.config.Redis == "" || !l.ok("redis", "redis_file") {
+		return
+	}
+	scheme, rest, ok := strings.Cut(l.config.Redis.Reveal(), "://")
+	if !ok || scheme != "redis" && scheme != "rediss" || rest == "" {
+		l.fault("redis", "is not the address of a Redis", "use redis://HOST:6379, or rediss://USER:PASSWORD@HOST:6379 for TLS")
 	}
 }
 

@@ -19,6 +19,8 @@ routes:
   - {path: /, match: exact, name: home, access: public, upstream: ["http://127.0.0.1:3000"]}
   - {path: /ws, access: public, websocket: {enabled: true, query: token}, upstream: ["http://127.0.0.1:3000"]}
   - {path: /idle, websocket: {idle: 1m, query: ""}, cors: {headers: [X-A]}, upstream: ["http://127.0.0.1:3000"]}
+  - {path: /new, enforce: shadow, catalog: {required: true}, upstream: ["http://127.0.0.1:3000"]}
+  - {path: /open, enforce: shadow, access: public, upstream: ["http://127.0.0.1:3000"]}
 `)
 	c, err := Load(Source{File: file, Environ: []string{"POSTERN_KEYS_MASTER_KEY=" + aKey}})
 	if err != nil {
@@ -37,6 +39,9 @@ routes:
 		`postern.yaml:10: routes[5].websocket.query: is without effect, because the route is public: remove it, or use access: client`,
 		`postern.yaml:11: routes[6].websocket.idle: is without effect, because enabled is false: set it to true`,
 		`postern.yaml:11: routes[6].cors.headers: is without effect, because origins is empty: list the origins`,
+		`postern.yaml:12: routes[7].catalog.required: is without effect, because it says no place: say path, query or header`,
+		`postern.yaml:12: routes[7].enforce: is shadow: what would be refused on this route is forwarded, and only counted: look at postern_shadowed_total, then use enforce: enforce`,
+		`postern.yaml:13: routes[8].enforce: is without effect, because the route is public: remove it, or use access: client`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -16,7 +16,7 @@ import (
 // for it once and reuses it. It is used by one goroutine at a time.
 type Grant interface {
 	// Take asks for one request of c: all limits of the client and of its organization, all
-	// or nothing. It waits for nobody. After true, Release must follow.
+	// or nothing. It waits for nobody. Where the request is let through, Release must follow.
 	Take(c *directory.Client, now time.Time) bool
 	// Release says that the request is over; without a Take that was granted it does nothing.
 	Release()
