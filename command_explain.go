@@ -149,7 +149,7 @@ func (u *explaining) front(e *environment, expect token.Expect, c *ExplainComman
 			u.verifier.Close()
 		}
 	}()
-	o := proxy.Options{Settings: s, Verifier: u.verifier, Now: func() time.Time { return u.now }, Random: e.Random, Log: log}
+	o := proxy.Options{Settings: s, Verifier: u.verifier, Catalogs: u.directory, Now: func() time.Time { return u.now }, Random: e.Random, Log: log}
 	if u.presumed != nil {
 		p := presumed{verifier: u.verifier, client: u.presumed}
 		var licensed bool

@@ -182,7 +182,7 @@ func TestEnvironmentReachesEverySetting(t *testing.T) {
 	other := map[string]string{
 		"string": "X-Other", "bool": "false", "int": "7", "Duration": "90m", "Size": "5KiB", "Secret": "sqlite:other.db",
 		"front.listen": "127.0.0.1:1", "admin.listen": "127.0.0.1:2", "store_file": "", "keys.master_key_file": "",
-		"keys.master_key": aKey, "redis": "redis://127.0.0.1:1", "redis_file": "", "keys.rotate": "3h", "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
+		"keys.master_key": aKey, "redis": "redis://127.0.0.1:1", "redis_file": "", "usage.interval": "9s", "usage.keep": "9000h", "keys.rotate": "3h", "issuer.url": "https://i.example", "issuer.token_path": "/t", "issuer.algorithm": "EdDSA",
 		"verify.cache": "2MiB", "verify.on_stale": "serve", "log.format": "text", "log.level": "warn", "log.access": "true",
 		"issuer.lifetime": "90s", "verify.leeway": "9s", "front.max_header": "9KiB", "issuer.max_lifetime": "25h",
 		"front.proxy_protocol": "true", "front.max_fields": "11", "decision.path": "/d", "assertion.lifetime": "9m",

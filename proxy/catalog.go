@@ -19,6 +19,11 @@ type Catalogs interface {
 // maxCatalogs is how often one request may name a catalog.
 const maxCatalogs = 32
 
+const (
+	catalogAmbiguous = "the catalog is named in a malformed or ambiguous way"
+	catalogMissing   = "name a catalog"
+)
+
 // catalogPlace is where a route's requests name their catalog, made ready. The zero value:
 // nowhere.
 type catalogPlace struct {
@@ -87,7 +92,7 @@ func (x *exchange) readCatalogs() (refusal answer.Refusal, ok bool) {
 		ok = n.lines(x.head.fields, p.field)
 	}
 	if !ok {
-		return answer.Refusal{Reason: answer.InvalidRequest, Message: "the catalog is named in a malformed or ambiguous way"}, false
+		return answer.Refusal{Reason: answer.InvalidRequest, Message: catalogAmbiguous}, false
 	}
 	return refusal, true
 }
@@ -95,7 +100,7 @@ func (x *exchange) readCatalogs() (refusal answer.Refusal, ok bool) {
 // requireCatalog refuses a request that names none, where its route demands one.
 func (x *exchange) requireCatalog() (refusal answer.Refusal, ok bool) {
 	if x.route.catalog.required && len(x.named.ids) == 0 && !x.named.unknown {
-		return answer.Refusal{Reason: answer.InvalidRequest, Message: "name a catalog"}, false
+		return answer.Refusal{Reason: answer.InvalidRequest, Message: catalogMissing}, false
 	}
 	return refusal, true
 }

@@ -41,6 +41,7 @@ func Steps() []Step {
 type Explanation struct {
 	Refusal answer.Refusal // Reason "": it is let through
 	Step    Step           // that refuses; "": none
+	Shadow  answer.Refusal // what it would be refused with, and is not; Reason "": nothing
 
 	Own       bool // answered by postern, on a route of its own
 	Decision  bool // a gateway's question about another request
@@ -108,7 +109,8 @@ func (f *Front) Explain(head []byte) Explanation {
 	for _, to := range x.route.upstream.endpoints {
 		e.Endpoints = append(e.Endpoints, to.label)
 	}
-	if e.Step == "" && x.known {
+	if e.Step == "" {
+		e.Shadow = answer.Refusal{Reason: x.shadow, Message: x.noted}
 		e.Identity = x.identityFields()
 	}
 	return e
@@ -139,6 +141,9 @@ func (f *Front) stepOf(x *exchange, r answer.Refusal) Step {
 	if x.route == nil {
 		return StepHead
 	}
+	if r.Message == catalogAmbiguous || r.Message == catalogMissing {
+		return StepCatalog
+	}
 	if _, ok := f.findRoute(x, x.head.method); !ok {
 		return StepRoute
 	}
@@ -150,7 +155,7 @@ func (f *Front) stepOf(x *exchange, r answer.Refusal) Step {
 
 // identityFields are the lines that the upstream gets, taken apart.
 func (x *exchange) identityFields() (fields [][2]string) {
-	for line := range strings.Lines(string(x.appendIdentity(nil, &x.who))) {
+	for line := range strings.Lines(string(x.appendIdentity(nil))) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\r\n"), ": ")
 		if name == assertionField {
 			value = "" // it is worth as much as a token
