@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"context"
 	"reflect"
+	"sync"
 	"testing"
 )
 
@@ -71,4 +73,60 @@ func TestFieldsAreComplete(t *testing.T) {
 			t.Errorf("field %d is %+v", i, f)
 		}
 	}
+}
+
+// TestTermsChangedAtOnce: of two that change different fields neither undoes what the other did.
+func TestTermsChangedAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, file store) {
+		ctx, path := context.Background(), file(t)
+		stores := []*Registry{open(t, path), open(t, path)}
+		o := must(stores[0].CreateOrganization(ctx, operator, "x", Terms{}))(t)
+		const n = 10
+		var done sync.WaitGroup
+		for i, change := range []func(*Terms){func(t *Terms) { t.QuotaDay.Value++ }, func(t *Terms) { t.QuotaMonth.Value++ }} {
+			done.Go(func() {
+				for range n {
+					_, err := stores[i].ChangeOrganization(ctx, operator, o.ID, OrganizationChange{Terms: func(t *Terms) {
+						t.QuotaDay.State, t.QuotaMonth.State = Value, Value
+						change(t)
+					}})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		done.Wait()
+		got, err := stores[0].Organization(ctx, o.ID)
+		same(t, "terms", got.Terms, err, Terms{QuotaDay: Limit{Value, n}, QuotaMonth: Limit{Value, n}})
+	})
+}
+
+// TestCoveredAndRefused: the boundaries of an agreement, and what goes before it.
+func TestCoveredAndRefused(t *testing.T) {
+	f := func(name string, change func(*Grant), now Time, covered bool, refused string) {
+		t.Helper()
+		g := Grant{Client: Client{AgreementID: "g"}, Agreement: &Agreement{ID: "g", StartsAt: 10, EndsAt: 20, Enforce: Enforce}}
+		change(&g)
+		if got := g.Covered(now); got != covered {
+			t.Errorf("%s: covered %v", name, got)
+		}
+		if got := g.Refused(now); got != refused {
+			t.Errorf("%s: refused %q, want %q", name, got, refused)
+		}
+	}
+	as := func(*Grant) {}
+	f("before", as, 9, false, "the agreement is not in force yet")
+	f("first", as, 10, true, "")
+	f("last", as, 19, true, "")
+	f("end", as, 20, false, "the agreement has ended")
+	f("in shadow", func(g *Grant) { g.Agreement.Enforce = Shadow }, 20, true, "")
+	f("removed", func(g *Grant) { g.Agreement.RemovedAt = 1 }, 15, false, "the agreement was removed")
+	f("removed, in shadow", func(g *Grant) { g.Agreement.RemovedAt, g.Agreement.Enforce = 1, Shadow }, 15, false, "the agreement was removed")
+	f("not there", func(g *Grant) { g.Agreement = nil }, 15, false, "the agreement was removed")
+	f("linked to none", func(g *Grant) { g.Agreement, g.Client.AgreementID = nil, "" }, 15, true, "")
+	f("client removed", func(g *Grant) { g.Client.RemovedAt, g.Client.DisabledAt = 1, 1 }, 15, true, "the client was removed")
+	f("client disabled", func(g *Grant) { g.Client.DisabledAt, g.Organization.DisabledAt = 1, 1 }, 15, true, "the client is disabled")
+	f("organization removed", func(g *Grant) { g.Organization.RemovedAt = 1 }, 20, false, "the organization was removed")
+	f("organization disabled", func(g *Grant) { g.Organization.DisabledAt = 1 }, 15, true, "the organization is disabled")
 }
