@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -73,6 +74,42 @@ func TestUsage(t *testing.T) {
 	lines, err := csv.NewReader(&table).ReadAll()
 	if err != nil || len(lines) < 2 || lines[1][1] != organization {
 		t.Errorf("%v: %v", err, lines)
+	}
+}
+
+// TestQuotasOverARestart: what was spent before counts after it.
+func TestQuotasOverARestart(t *testing.T) {
+	up := startUpstream(t)
+	const more = "issuer: {url: \"https://api.example.com\"}\nroutes: [{path: /, upstream: [\"{upstream}\"]}]\n"
+	s := serve(t, up, more)
+	c, _ := s.contract("--quota-day", "10", "--quota-month", "20")
+	organization := s.command("organization", "create", "--name", "Two", "--quota-day", "10")["id"].(string)
+	token, one, other := s.goodToken(c), s.goodToken(s.client(organization)), s.goodToken(s.client(organization))
+	passes := func(times int, tokens ...string) {
+		t.Helper()
+		for _, token := range tokens {
+			for n := range times {
+				if r := s.get("/a", token); r.status != 200 {
+					t.Errorf("request %d: %d %s", n+1, r.status, r.body)
+				}
+			}
+		}
+	}
+	passes(6, token, one)
+	if code := s.stop(); code != exitDone {
+		t.Fatalf("exit code %d", code)
+	}
+	s = serveOn(t, up, s.store, more)
+	passes(4, token, other) // the organization's quota is for both of its clients
+	for policy, token := range map[string]string{"client-day": token, "org-day": other} {
+		if r := s.get("/a", token); r.status != 429 || r.code() != "quota_exceeded" || !strings.Contains(r.header.Get("RateLimit"), policy) {
+			t.Errorf("%s: the eleventh: %d %v %s", policy, r.status, r.header, r.body)
+		}
+	}
+	s.stop()
+	used := s.command("client", "usage", c.id)["total"].(map[string]any)
+	if used["requests"] != 10.0 || used["refused"].(map[string]any)["quota_exceeded"] != 1.0 {
+		t.Errorf("used: %v", used)
 	}
 }
 
