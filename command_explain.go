@@ -15,6 +15,7 @@ import (
 	"postern/config"
 	"postern/directory"
 	"postern/issuer"
+	"postern/limiter"
 	"postern/proxy"
 	"postern/registry"
 	"postern/token"
@@ -98,14 +99,19 @@ func (c *ExplainCommand) explain(ctx context.Context, e *environment, r *registr
 	if err != nil {
 		return said, err
 	}
-	defer u.verifier.Close()
-	u.found = front.Explain(c.head(settings, raw))
+	defer u.close()
 	if u.clientID == "" && len(raw) > 0 {
 		u.clientID = u.verifier.Whose(raw)
 	}
-	if u.found.Known {
-		u.clientID = u.found.Who.Client.ID
+	if u.clientID != "" { // before the request takes its part of them
+		client, err := d.Client(ctx, u.clientID)
+		if err == nil {
+			u.limits = u.limiter.Explain(client, now)
+		} else if !errors.Is(err, registry.ErrNotFound) {
+			return said, err
+		}
 	}
+	u.found = front.Explain(c.head(settings, raw))
 	return u.say()
 }
 
@@ -146,10 +152,18 @@ func (u *explaining) front(e *environment, expect token.Expect, c *ExplainComman
 	}
 	defer func() {
 		if err != nil {
-			u.verifier.Close()
+			u.close()
 		}
 	}()
-	o := proxy.Options{Settings: s, Verifier: u.verifier, Catalogs: u.directory, Now: func() time.Time { return u.now }, Random: e.Random, Log: log}
+	// Alone, and for one replica: its counts of this second are its own in any case.
+	u.limiter, err = limiter.Open(u.ctx, limiter.Options{Now: e.Now, Random: e.Random, Log: log, Spent: u.store.Spent})
+	if err != nil {
+		return nil, err
+	}
+	o := proxy.Options{
+		Settings: s, Verifier: u.verifier, Catalogs: u.directory, NewGrant: func() proxy.Grant { return &grant{limiter: u.limiter} },
+		Now: func() time.Time { return u.now }, Random: e.Random, Log: log,
+	}
 	if u.presumed != nil {
 		p := presumed{verifier: u.verifier, client: u.presumed}
 		var licensed bool
@@ -170,6 +184,13 @@ func (u *explaining) front(e *environment, expect token.Expect, c *ExplainComman
 	}
 	front, err := proxy.New(o)
 	return front, err
+}
+
+func (u *explaining) close() {
+	u.verifier.Close()
+	if u.limiter != nil {
+		u.limiter.Close()
+	}
 }
 
 // withoutFiles is c without the certificates and keys of TLS: they are the serving machine's,

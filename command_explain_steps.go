@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"postern/answer"
 	"postern/config"
 	"postern/directory"
+	"postern/limiter"
 	"postern/proxy"
 	"postern/registry"
 	"postern/verifier"
@@ -24,10 +26,12 @@ type explaining struct {
 	directory *directory.Directory
 	settings  config.Config
 	verifier  *verifier.Verifier
+	limiter   *limiter.Limiter
 
 	token    inspection        // the zero value: there is none
 	presumed *directory.Client // stands in for a token; nil: nobody does
 	clientID string            // whose the request is; "": nobody's that is known
+	limits   []limiter.Standing
 	found    proxy.Explanation
 	grant    *registry.Grant // of clientID; nil: there is none
 
@@ -37,16 +41,24 @@ type explaining struct {
 // step adds a decision of the front: detail is what it rested on where it let the request
 // through, and why is that where it did not.
 func (u *explaining) step(s proxy.Step, detail, why string) {
-	all := proxy.Steps()
-	switch refused := slices.Index(all, u.found.Step); {
-	case u.found.Step == s:
-		u.add(string(s), "failed", "%s", joined(u.refusal(), why))
-	case refused >= 0 && refused < slices.Index(all, s):
+	f := &u.found
+	place := func(s proxy.Step) int { return slices.Index(proxy.Steps(), s) }
+	switch {
+	case f.Step == s:
+		u.add(string(s), "failed", "%s", joined(message(f.Refusal), why))
+	case f.Step != "" && place(f.Step) < place(s):
 		u.add(string(s), "skipped", "%s", joined("not reached", detail))
+	case f.Shadowed == s:
+		u.add(string(s), "shadow", "%s", joined("would be refused: "+message(f.Shadow), why))
+	case f.Shadowed != "" && f.Route.Shadow && place(f.Shadowed) < place(s) && place(s) <= place(proxy.StepLimits):
+		u.add(string(s), "skipped", "%s", joined("the route is in shadow, and nothing more is judged", detail))
 	default:
 		u.add(string(s), "ok", "%s", detail)
 	}
 }
+
+// message is what the answer of a refusal says.
+func message(r answer.Refusal) string { return cmp.Or(r.Message, r.Reason.Message()) }
 
 // joined is those texts that there are.
 func joined(texts ...string) string {
@@ -55,14 +67,6 @@ func joined(texts ...string) string {
 
 func (u *explaining) add(name, result, format string, args ...any) {
 	u.steps = append(u.steps, finding{name, result, fmt.Sprintf(format, args...)})
-}
-
-// refusal is what the answer says.
-func (u *explaining) refusal() string {
-	if m := u.found.Refusal.Message; m != "" {
-		return m
-	}
-	return u.found.Refusal.Reason.Message()
 }
 
 // say goes through all decisions in their order.
@@ -136,13 +140,27 @@ func (u *explaining) who() {
 	if r == nil || r.Access == proxy.Public || u.found.Preflight {
 		return
 	}
+	if r.Catalog != (proxy.Catalog{}) {
+		u.step(proxy.StepNamed, "it is named in "+placeOf(r.Catalog), "in "+placeOf(r.Catalog))
+	}
 	u.tokens()
 	u.client()
-	if !u.found.Known && u.found.Step == "" { // an optional route, and nobody has said a word
-		return
+	if u.found.Known || u.found.Step != "" { // else nobody has said a word, where that is allowed
+		u.scopes()
+		u.agreement()
 	}
-	u.scopes()
-	u.agreement()
+	if r.Catalog != (proxy.Catalog{}) {
+		u.catalogs()
+	}
+	if u.found.Known || u.found.Step != "" {
+		u.limited()
+	}
+	if r.Shadow {
+		u.add("shadow", "ok", "the route is in shadow: what would refuse its access, scopes, catalog, agreements and limits is forwarded, and counted")
+	}
+	if u.grant != nil && u.grant.Agreement != nil && u.grant.Agreement.Enforce == registry.Shadow {
+		u.add("shadow", "ok", "the agreement is in shadow: what its dates and terms would refuse is forwarded, and counted")
+	}
 	if r.Assertion != nil {
 		u.step(proxy.StepAssertion, "who is asking is signed for "+r.Assertion.Audience, "there is no key that signs now")
 	}
@@ -262,7 +280,7 @@ func (u *explaining) outcome() explained {
 	}
 	switch {
 	case f.Step != "":
-		x.Refused, x.Status, x.Code, x.Message = true, f.Refusal.Status, f.Refusal.Reason, u.refusal()
+		x.Refused, x.Status, x.Code, x.Message = true, f.Refusal.Status, f.Refusal.Reason, message(f.Refusal)
 		if x.Status == 0 {
 			x.Status = f.Refusal.Reason.Status()
 		}

@@ -132,6 +132,9 @@ routes:
   - {name: maybe, path: /maybe, upstream: ["{upstream}"], access: optional, strip_prefix: /maybe, add_prefix: /v1}
   - {name: page, path: /page, upstream: ["{upstream}"], cors: {origins: ["https://app.example.com"]}}
   - {name: socket, path: /socket, upstream: ["{upstream}"], websocket: {enabled: true, query: t, origins: ["https://app.example.com"]}}
+  - {name: tracks, path: /catalogs, upstream: ["{upstream}"], catalog: {path: 2}}
+  - {name: asked, path: /asked, upstream: ["{upstream}"], access: optional, catalog: {query: c, required: true}}
+  - {name: trial, path: /trial, upstream: ["{upstream}"], scopes: [rare], catalog: {header: X-Catalog, required: true}, enforce: shadow}
   - {name: other, host: other.example.com, path: /only, upstream: ["{upstream}"], access: public}
 `
 
@@ -210,6 +213,88 @@ func TestExplainAgrees(t *testing.T) {
 	eventually(t, 5*time.Second, "the client is disabled", func() bool { return s.get("/a", other).status == 401 })
 	f("401 invalid_token", "token", other, "GET", "/a")
 	f("401 invalid_token", "client", other, "GET", "/a")
+}
+
+// TestExplainAgreesOnTerms: agreements, catalogs, quotas, and what is in shadow.
+func TestExplainAgreesOnTerms(t *testing.T) {
+	up := startUpstream(t)
+	s := serve(t, up, "usage: {interval: 1s}"+explainRoutes)
+	owner := s.command("organization", "create", "--name", "Owner")["id"].(string)
+	organization := s.command("organization", "create", "--name", "Licensed", "--products", "search tag", "--catalogs", "")["id"].(string)
+	for _, one := range [][]string{{"jazz", "--organization", owner}, {"blues", "--organization", owner}, {"free", "--public"}, {"own", "--organization", organization}} {
+		s.command(append([]string{"catalog", "create", one[0], "--name", one[0]}, one[1:]...)...)
+	}
+	agreement := func(more ...string) string {
+		return s.command(append([]string{"agreement", "create", "--organization", organization, "--name", "Gold", "--starts", "2020-01-01"}, more...)...)["id"].(string)
+	}
+	client := func(agreement string) credentials {
+		c := s.command("client", "create", "--organization", organization, "--application", "Radio", "--environment", "production", "--allow-duplicate", "--agreement", agreement)
+		return credentials{organization, c["client_id"].(string), c["client_secret"].(string)}
+	}
+	gold, lenient, quota := agreement("--catalogs", "jazz"), agreement("--enforce", "shadow", "--quota-day", "0"), agreement("--quota-day", "3")
+	token, shadowed, few := s.goodToken(client(gold)), s.goodToken(client(lenient)), s.goodToken(client(quota))
+	none := s.goodToken(client(agreement("--request-rate", "0", "--concurrent", "5")))
+	f := func(want, failed, token, method, target string, header ...string) {
+		t.Helper()
+		s.agree(up, want, failed, token, method, target, header...)
+	}
+	// catalogs
+	f("forwarded /catalogs/jazz/tracks X-Agreement-Id: "+gold+" X-Catalog-Id: jazz", "", token, "GET", "/catalogs/jazz/tracks")
+	f("forwarded /catalogs/free X-Agreement-Id: "+gold+" X-Catalog-Id: free", "", token, "GET", "/catalogs/free")
+	f("forwarded /catalogs/%6fwn", "", token, "GET", "/catalogs/%6fwn")
+	f("forwarded /catalogs X-Agreement-Id", "", token, "GET", "/catalogs")
+	f("403 forbidden_catalog", "catalog", token, "GET", "/catalogs/blues")
+	f("403 forbidden_catalog", "catalog", token, "GET", "/catalogs/there-is-none")
+	f("403 forbidden_catalog", "catalog", token, "GET", "/catalogs/a%20b")
+	f("400 invalid_request", "catalog name", token, "GET", "/catalogs/a;b")
+	f("401 missing_token", "token", "", "GET", "/catalogs/free")
+	f("forwarded /asked X-Catalog-Id: free", "", "", "GET", "/asked?c=free")
+	f("403 forbidden_catalog", "catalog", "", "GET", "/asked?c=jazz")
+	f("forwarded /asked", "", token, "GET", "/asked?c=jazz&c=own")
+	f("400 invalid_request", "catalog", "", "GET", "/asked")
+	f("400 invalid_request", "catalog", token, "GET", "/asked?c=")
+	f("400 invalid_request", "catalog name", token, "GET", "/asked?c=%zz")
+	// shadow: of a route, and of an agreement
+	f("forwarded /trial", "", token, "GET", "/trial", "X-Catalog: jazz")
+	f("forwarded /trial", "", "", "GET", "/trial", "X-Catalog: jazz")
+	f("forwarded /trial", "", "a.b.c", "GET", "/trial", "X-Catalog: blues")
+	f("400 invalid_request", "catalog", "a.b.c", "GET", "/trial")
+	f("400 invalid_request", "token", token, "GET", "/trial?access_token=x", "X-Catalog: jazz")
+	f("forwarded /a", "", shadowed, "GET", "/a")
+	f("forwarded /catalogs/blues", "", shadowed, "GET", "/catalogs/blues")
+	f("403 insufficient_scope", "scopes", s.goodToken(s.client("")), "GET", "/search")
+	if _, said := s.explained(shadowed, "GET", "/catalogs/blues"); !stepIs(said, "catalog", "shadow") {
+		t.Errorf("not told of the shadow: %+v", said.Steps)
+	}
+	if _, said := s.explained("", "GET", "/trial", "X-Catalog: jazz"); !stepIs(said, "token", "shadow") || !stepIs(said, "catalog", "skipped") {
+		t.Errorf("not told of the shadow: %+v", said.Steps)
+	}
+	// limits: what the store knows was spent
+	f("429 rate_limited", "limits", none, "GET", "/a")
+	for range 3 {
+		if r := s.get("/a", few); r.status != 200 {
+			t.Fatalf("within the quota: %d %s", r.status, r.body)
+		}
+	}
+	eventually(t, 20*time.Second, "the store knows", func() bool {
+		_, said := s.explained(few, "GET", "/a")
+		return said.Refused
+	})
+	f("429 quota_exceeded", "limits", few, "GET", "/a")
+	// the agreement
+	s.command("agreement", "change", gold, "--ends", "2021-01-01")
+	eventually(t, 5*time.Second, "the agreement has ended", func() bool { return s.get("/a", token).status == 403 })
+	f("403 forbidden_agreement", "agreement", token, "GET", "/a")
+	f("403 forbidden_agreement", "agreement", token, "GET", "/catalogs/jazz")
+	s.command("agreement", "change", lenient, "--ends", "2021-01-01")
+	f("forwarded /a", "", shadowed, "GET", "/a")
+	s.command("agreement", "remove", gold, "--yes")
+	f("403 forbidden_agreement", "agreement", token, "GET", "/a")
+}
+
+// stepIs reports whether a step has this result.
+func stepIs(said explained, name, result string) bool {
+	return slices.ContainsFunc(said.Steps, func(f finding) bool { return f.Name == name && f.Result == result })
 }
 
 // record is the id of a token.

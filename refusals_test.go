@@ -16,7 +16,7 @@ func (s *served) refusals(args ...string) (all []string, out string) {
 		s.t.Fatalf("exit code %d: %s", code, &errs)
 	}
 	for line := range strings.Lines(stdout.String()) {
-		if fields := strings.Fields(line); fields[0] != "TIME" {
+		if fields := strings.Fields(line); len(fields) > 5 && fields[0] != "TIME" {
 			all = append(all, strings.Join(append(fields[2:6:6], fields[1]), " "))
 		}
 	}
@@ -76,5 +76,22 @@ func TestRefusals(t *testing.T) {
 	}
 	if r, err := send(t.Context(), "GET", s.front+"/refusals?client="+c.id, "", "Authorization", "Bearer "+token); err != nil || r.status != 401 {
 		t.Errorf("at the front: %d %s %v", r.status, r.body, err)
+	}
+}
+
+// TestRefusalsInShadow: what a route in shadow would have refused is among it, and marked.
+func TestRefusalsInShadow(t *testing.T) {
+	up := startUpstream(t)
+	s := serve(t, up, "routes:\n  - {name: api, path: /, upstream: [\"{upstream}\"], scopes: [search], enforce: shadow}\n")
+	c := s.client("")
+	if r := s.do("GET", "/a", "", "X-Request-Id", "shown", "Authorization", "Bearer "+s.goodToken(c)); r.status != 200 {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	all, out := s.refusals("--client", c.id)
+	if len(all) != 1 || !strings.HasPrefix(all[0], "200 insufficient_scope GET /a shown") || !strings.Contains(out, "(shadow: it was forwarded) the access token's scope") {
+		t.Errorf("%s", out)
+	}
+	if _, out := s.refusals("--request-id", "shown", "--json"); !strings.Contains(out, `"shadowed": true`) {
+		t.Errorf("%s", out)
 	}
 }

@@ -113,14 +113,20 @@ func (f *Front) mayUse(x *exchange) bool {
 	for rest := x.named.ids; len(rest) > 0; {
 		var id []byte
 		id, rest, _ = bytes.Cut(rest, []byte{' '})
-		catalog, found := f.options.Catalogs.Catalog(id)
-		open := catalog.Public
-		if x.known {
-			open = x.who.Client.MayUse(catalog)
-		}
-		may = found && open && may
+		_, _, open := f.open(x, id)
+		may = open && may
 	}
 	return may
+}
+
+// open finds a catalog, and reports whether whoever asks may use it.
+func (f *Front) open(x *exchange, id []byte) (catalog directory.Catalog, found, open bool) {
+	catalog, found = f.options.Catalogs.Catalog(id)
+	open = catalog.Public
+	if x.known {
+		open = x.who.Client.MayUse(catalog)
+	}
+	return catalog, found, found && open
 }
 
 // segment reads the n-th segment of the path. One before it in which an upstream may see

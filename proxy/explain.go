@@ -22,6 +22,7 @@ const (
 	StepHead      Step = "head"
 	StepRoute     Step = "route"
 	StepWebSocket Step = "websocket"
+	StepNamed     Step = "catalog name" // how it is named, not which
 	StepToken     Step = "token"
 	StepScopes    Step = "scopes"
 	StepAgreement Step = "agreement"
@@ -33,7 +34,7 @@ const (
 
 // Steps lists them all.
 func Steps() []Step {
-	return []Step{StepHead, StepRoute, StepWebSocket, StepToken, StepScopes, StepAgreement, StepCatalog, StepLimits, StepAssertion, StepContent}
+	return []Step{StepHead, StepRoute, StepWebSocket, StepNamed, StepToken, StepScopes, StepAgreement, StepCatalog, StepLimits, StepAssertion, StepContent}
 }
 
 // Explanation is what the front makes of a request, and what that rests on. It holds no
@@ -41,7 +42,6 @@ func Steps() []Step {
 type Explanation struct {
 	Refusal answer.Refusal // Reason "": it is let through
 	Step    Step           // that refuses; "": none
-	Shadow  answer.Refusal // what it would be refused with, and is not; Reason "": nothing
 
 	Own       bool // answered by postern, on a route of its own
 	Decision  bool // a gateway's question about another request
@@ -57,9 +57,22 @@ type Explanation struct {
 	Known bool // who is asking
 	Who   directory.Principal
 
+	Named    []Named // catalogs, as the request names them
+	Unknown  bool    // it names one that no catalog can have
+	Shadowed Step    // that would refuse, outside shadow; "": none
+	Shadow   answer.Refusal
+
 	Forwarded string      // the path that the upstream gets
 	Endpoints []string    // of the upstream
 	Identity  [][2]string // names and values of the identity fields; an assertion's value is ""
+}
+
+// Named is a catalog that a request names.
+type Named struct {
+	ExternalID string
+	Found      bool
+	Catalog    directory.Catalog
+	Open       bool // to whoever asks
 }
 
 // Explain judges the request with this head as one that comes over a connection, by the
@@ -110,45 +123,65 @@ func (f *Front) Explain(head []byte) Explanation {
 		e.Endpoints = append(e.Endpoints, to.label)
 	}
 	if e.Step == "" {
-		e.Shadow = answer.Refusal{Reason: x.shadow, Message: x.noted}
 		e.Identity = x.identityFields()
+	}
+	for id := range bytes.FieldsSeq(x.named.ids) {
+		one := Named{ExternalID: string(id)}
+		one.Catalog, one.Found, one.Open = f.open(x, id)
+		e.Named = append(e.Named, one)
+	}
+	e.Unknown = x.named.unknown
+	if x.shadow != "" {
+		e.Shadow = answer.Refusal{Reason: x.shadow, Message: x.noted}
+		e.Shadowed, _ = f.stepOfReason(x, x.shadow)
 	}
 	return e
 }
 
-// stepOf says which step refused x. Where the reason alone does not tell, it takes those
-// steps again that could have.
-func (f *Front) stepOf(x *exchange, r answer.Refusal) Step {
-	switch r.Reason {
+// stepOfReason says which step refuses with r, where that tells.
+func (f *Front) stepOfReason(x *exchange, r answer.Reason) (s Step, ok bool) {
+	switch r {
 	case answer.MissingToken, answer.InvalidToken:
-		return StepToken
+		return StepToken, true
 	case answer.InsufficientScope:
-		return StepScopes
+		return StepScopes, true
 	case answer.ForbiddenAgreement:
-		return StepAgreement
+		return StepAgreement, true
 	case answer.ForbiddenCatalog:
-		return StepCatalog
+		return StepCatalog, true
 	case answer.RateLimited, answer.ConcurrencyLimited, answer.QuotaExceeded:
-		return StepLimits
+		return StepLimits, true
 	case answer.NotFound:
-		return StepRoute
+		return StepRoute, true
 	case answer.Unavailable:
 		if x.known {
-			return StepAssertion
+			return StepAssertion, true
 		}
-		return StepToken
+		return StepToken, true
+	}
+	return "", false
+}
+
+// stepOf says which step refused x. Where the reason does not tell, it takes those steps
+// again that could have.
+func (f *Front) stepOf(x *exchange, r answer.Refusal) Step {
+	if s, ok := f.stepOfReason(x, r.Reason); ok {
+		return s
 	}
 	if x.route == nil {
 		return StepHead
-	}
-	if r.Message == catalogAmbiguous || r.Message == catalogMissing {
-		return StepCatalog
 	}
 	if _, ok := f.findRoute(x, x.head.method); !ok {
 		return StepRoute
 	}
 	if x.socket.asked && r.Status != 0 { // of an origin; what is wrong with its token has the usual one
 		return StepWebSocket
+	}
+	if again, ok := x.readCatalogs(); !ok && again.Message == r.Message {
+		return StepNamed
+	}
+	if again, ok := x.requireCatalog(); !ok && again.Message == r.Message {
+		return StepCatalog
 	}
 	return StepToken
 }
