@@ -162,8 +162,8 @@ func (f *Front) stepOfReason(x *exchange, r answer.Reason) (s Step, ok bool) {
 	return "", false
 }
 
-// stepOf says which step refused x. Where the reason does not tell, it takes those steps
-// again that could have.
+// stepOf says which step refused x. Where neither reason nor message tells, it finds the
+// route again.
 func (f *Front) stepOf(x *exchange, r answer.Refusal) Step {
 	if s, ok := f.stepOfReason(x, r.Reason); ok {
 		return s
@@ -177,10 +177,10 @@ func (f *Front) stepOf(x *exchange, r answer.Refusal) Step {
 	if x.socket.asked && r.Status != 0 { // of an origin; what is wrong with its token has the usual one
 		return StepWebSocket
 	}
-	if again, ok := x.readCatalogs(); !ok && again.Message == r.Message {
+	switch r.Message {
+	case catalogAmbiguous:
 		return StepNamed
-	}
-	if again, ok := x.requireCatalog(); !ok && again.Message == r.Message {
+	case catalogMissing:
 		return StepCatalog
 	}
 	return StepToken
