@@ -116,7 +116,7 @@ func TestPosternShortRound(t *testing.T) {
 			}
 		})
 	}
-	f("--tokens=1", "nginx", "postern-public", "postern-es256", "postern-rs256", "haproxy-es256", "haproxy-rs256")
+	f("--tokens=1", "nginx", "postern-public", "postern-es256", "postern-limits", "postern-rs256", "haproxy-es256", "haproxy-rs256")
 	f("--cold", "postern-es256", "haproxy-es256")
 	f("--issue", "postern-es256", "postern-es256-memory", "postern-rs256")
 }

@@ -38,7 +38,11 @@ func (b *bench) gate(ctx context.Context, name, algorithm, dir string) (*gate, e
 	var organization struct {
 		ID string `json:"id"`
 	}
-	if err := b.command(ctx, g, &organization, "organization", "create", "--name", "Acme"); err != nil {
+	create := []string{"organization", "create", "--name", "Acme"}
+	if strings.HasPrefix(name, limited) {
+		create = append(create, everyLimit()...)
+	}
+	if err := b.command(ctx, g, &organization, create...); err != nil {
 		return nil, err
 	}
 	var client struct {
@@ -154,6 +158,16 @@ func (b *bench) posternPublic(ctx context.Context) (*target, error) {
 	return t, nil
 }
 
+// limited begins the names of posterns whose organization has every limit there is.
+const limited = "limits-"
+
+// everyLimit is more than is ever asked. The organization's terms limit the client too, so
+// each request asks for all of them twice.
+func everyLimit() []string {
+	const plenty = "1000000000"
+	return []string{"--request-rate", plenty, "--request-burst", plenty, "--concurrent", plenty, "--quota-day", plenty, "--quota-month", plenty, "--issue-rate", plenty}
+}
+
 func (b *bench) posternWarm(algorithm string) func(context.Context) (*target, error) {
 	return func(ctx context.Context) (*target, error) {
 		g, err := b.gate(ctx, algorithm, algorithm, b.temp)
@@ -173,29 +187,31 @@ func (b *bench) posternWarm(algorithm string) func(context.Context) (*target, er
 // before begins the names of rows that are another build of postern.
 const before = "before-"
 
-// posternBefore is the whole job by the build that --against names.
-func (b *bench) posternBefore(ctx context.Context) (*target, error) {
-	g, err := b.gate(ctx, before+"es256", "ES256", b.temp)
-	if err != nil {
-		return nil, err
-	}
-	token, err := g.issue(ctx)
-	if err != nil {
-		return nil, err
-	}
-	file, err := b.write(g.name+".tokens", token+"\n")
-	if err != nil {
-		return nil, err
-	}
-	t := &target{process: g.process, url: g.url + "/", tokens: file, metrics: g.admin + "/metrics"}
-	t.check = func(ctx context.Context) error {
-		a, err := get(ctx, t.url, token)
-		if err == nil && a.status != http.StatusOK {
-			err = fmt.Errorf("answered %d", a.status)
+// posternOne is the whole job by a postern of this name, with one token.
+func (b *bench) posternOne(name string) func(context.Context) (*target, error) {
+	return func(ctx context.Context) (*target, error) {
+		g, err := b.gate(ctx, name, "ES256", b.temp)
+		if err != nil {
+			return nil, err
 		}
-		return err
+		token, err := g.issue(ctx)
+		if err != nil {
+			return nil, err
+		}
+		file, err := b.write(g.name+".tokens", token+"\n")
+		if err != nil {
+			return nil, err
+		}
+		t := &target{process: g.process, url: g.url + "/", tokens: file, metrics: g.admin + "/metrics"}
+		t.check = func(ctx context.Context) error {
+			a, err := get(ctx, t.url, token)
+			if err == nil && a.status != http.StatusOK {
+				err = fmt.Errorf("answered %d", a.status)
+			}
+			return err
+		}
+		return t, nil
 	}
-	return t, nil
 }
 
 // posternCold starts a fresh process on the store and keys that issued the tokens, so that it has seen none of them.

@@ -47,6 +47,7 @@ func (b *bench) choose() ([]*row, error) {
 			{Name: "fasthttp", Title: "fasthttp, no auth", start: b.startFasthttp},
 			{Name: "postern-public", Title: "postern, public route", start: b.posternPublic},
 			{Name: "postern-es256", Title: "postern ES256", start: b.posternWarm("ES256")},
+			{Name: "postern-limits", Title: "postern ES256, every limit", start: b.posternOne(limited + "es256")},
 			{Name: "postern-rs256", Title: "postern RS256", start: b.posternWarm("RS256")},
 			{Name: "haproxy-es256", Title: "HAProxy jwt_verify ES256", start: b.haproxy("ES256")},
 			{Name: "haproxy-rs256", Title: "HAProxy jwt_verify RS256", start: b.haproxy("RS256")},
@@ -59,7 +60,7 @@ func (b *bench) choose() ([]*row, error) {
 		modeIssue: b.issueRows(),
 	}[b.mode]
 	if b.against != "" && b.mode == modeWarm {
-		rows = append(rows, &row{Name: before + "es256", Title: "postern ES256, before", start: b.posternBefore})
+		rows = append(rows, &row{Name: before + "es256", Title: "postern ES256, before", start: b.posternOne(before + "es256")})
 	}
 	if b.only == nil {
 		return rows, nil
