@@ -80,7 +80,7 @@ func (u *explaining) limited() {
 			text = fmt.Sprintf("%s at once%s", counted(int(s.Limit), "request"), live)
 		default:
 			text = fmt.Sprintf("%d of %d are spent, as the store knows (up to usage.interval of %s late); back at %s",
-				s.Limit-s.Left, s.Limit, time.Duration(u.settings.Usage.Interval), moment(registry.At(u.now.Add(s.Resets))))
+				s.Limit-s.Left, s.Limit, time.Duration(u.settings.Usage.Interval), moment(registry.At(u.now.Add(max(s.Wait, s.Resets)))))
 		}
 		u.add(name, "ok", "%s: %s", whose, text)
 		if s.Wait > 0 && !strings.HasSuffix(s.Policy, "-issue") {
@@ -88,7 +88,10 @@ func (u *explaining) limited() {
 		}
 	}
 	detail := "nothing that is known here is used up"
-	if len(u.limits) == 0 {
+	switch {
+	case u.grant == nil:
+		detail = ""
+	case len(u.limits) == 0:
 		detail = "there are none"
 	}
 	u.step(proxy.StepLimits, detail, strings.Join(spent, ", "))

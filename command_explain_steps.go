@@ -172,6 +172,9 @@ func (u *explaining) who() {
 // tokens says what the token says, and the front's verdict.
 func (u *explaining) tokens() {
 	for _, one := range u.token.Checks {
+		if one.Result == "skipped" && (one.Name == "issuer" || one.Name == "audience") {
+			one.Detail = "issuer." + map[string]string{"issuer": "url", "audience": "audience"}[one.Name] + " is not set here: what the token says is taken for right"
+		}
 		if one.Name != "client" && one.Name != "agreement" { // these have steps of their own
 			u.add("token "+one.Name, one.Result, "%s", one.Detail)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -83,22 +82,15 @@ func (c *RefusalsCommand) answer(e *environment, told refusalsAnswer) error {
 		e.note("none since %s, when this replica began: another one may have refused it, or nobody knew the client", moment(registry.Time(told.Since)))
 		return nil
 	}
-	header := row{"TIME", "REQUEST ID", "ANSWER", "REQUEST", "ROUTE", "WHY"}
-	if c.Client == "" {
-		header = append(header, "CLIENT")
-	}
+	header := row{"TIME", "REQUEST ID", "CLIENT", "ANSWER", "ROUTE", "WHY", "REQUEST"} // which may be long
 	return list(e, false, told.Refusals, header, func(r refusal) row {
 		why := r.Message
 		if r.Shadowed {
 			why = "(shadow: it was forwarded) " + why
 		}
-		line := row{
-			r.Time.Time().Format("2006-01-02T15:04:05.000Z"), r.RequestID, strconv.Itoa(r.Status) + " " + string(r.Reason),
-			fmt.Sprintf("%s %s", r.Method, r.Path), r.Route, why,
+		return row{
+			r.Time.Time().Format("2006-01-02T15:04:05.000Z"), r.RequestID, r.ClientID, strconv.Itoa(r.Status) + " " + string(r.Reason),
+			r.Route, why, r.Method + " " + r.Path,
 		}
-		if c.Client == "" {
-			line = append(line, r.ClientID)
-		}
-		return line
 	})
 }

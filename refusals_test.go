@@ -17,7 +17,7 @@ func (s *served) refusals(args ...string) (all []string, out string) {
 	}
 	for line := range strings.Lines(stdout.String()) {
 		if fields := strings.Fields(line); len(fields) > 5 && fields[0] != "TIME" {
-			all = append(all, strings.Join(append(fields[2:6:6], fields[1]), " "))
+			all = append(all, strings.Join(append(fields[3:5:5], append(fields[len(fields)-2:], fields[1])...), " "))
 		}
 	}
 	return all, stdout.String() + errs.String()
