@@ -34,7 +34,7 @@ type Options struct {
 const (
 	batchSize  = 500             // client-hours in one transaction: nobody waits for it long
 	maxWaiting = 100_000         // client-hours in memory, some 20 MB
-	lastWrite  = 5 * time.Second // for all that is left at Close
+	lastWrite  = 3 * time.Second // for all that is left at Close: whoever ends a process does not wait long
 	firstPrune = 10 * time.Second
 	pruneEvery = time.Hour
 	prunePause = 30 * time.Second // that one pruning may take
