@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,6 +13,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"postern/registry/pgtest"
 )
 
 // contract makes an organization with an agreement on these terms, and a client that is
@@ -134,6 +138,39 @@ func TestLimitsAtTheWire(t *testing.T) {
 	}
 }
 
+// TestLimitsAloneWarns: replicas may share a PostgreSQL, and not its limits, once there are any.
+func TestLimitsAloneWarns(t *testing.T) {
+	up, store := startUpstream(t), pgtest.Start(t).Fresh(t)
+	key := sha256.Sum256([]byte("a master key"))
+	more := "issuer: {url: \"https://api.example.com\"}\nkeys: {master_key: " + hex.EncodeToString(key[:]) + "}\nroutes: [{path: /, upstream: [\"{upstream}\"]}]\n"
+	warns := func(what, more, want string, rest func(*served)) {
+		t.Helper()
+		s := serveOn(t, up, store, more)
+		said := ""
+		for line := range strings.Lines(s.logs.String()) {
+			if strings.Contains(line, "limits are not shared") {
+				said += line
+			}
+		}
+		if (said != "") != (want != "") || !strings.Contains(said, want) {
+			t.Errorf("%s: %q", what, said)
+		}
+		if r, err := send(t.Context(), "GET", s.admin+"/readyz", ""); err != nil || r.status != 200 {
+			t.Errorf("%s: not ready: %v %v", what, r, err)
+		}
+		rest(s)
+		s.stop()
+	}
+	nothing := func(*served) {}
+	warns("without a limit", more, "", func(s *served) {
+		s.configured("organization", "create", "--name", "Acme", "--quota-day", "0")
+	})
+	warns("with one", more, "set redis to share them, or say how many replicas there are", nothing)
+	warns("with replicas", more+"limits: {replicas: 3}\n", "its equal part of every limit", nothing)
+	// Nobody answers there: it starts, and is ready.
+	warns("with redis", more+"redis: \"redis://127.0.0.1:1\"\n", "", nothing)
+}
+
 // TestAgreementInForce: on both sides of each date, while requests run.
 func TestAgreementInForce(t *testing.T) {
 	up, _ := startSocketUpstream(t)
@@ -208,6 +245,11 @@ func TestCatalogsWhileRequestsRun(t *testing.T) {
 	s.command("agreement", "change", agreement, "--catalogs", "theirs")
 	if r := s.becomes("/catalogs/theirs/tracks", token, 200, ""); !strings.Contains(r.body, "\r\nX-Catalog-Id: theirs\r\n") {
 		t.Errorf("the upstream received %q", r.body)
+	}
+	s.command("agreement", "change", agreement, "--catalogs", "unlimited")
+	s.becomes("/catalogs/theirs", token, 200, "")
+	if r := s.get("/catalogs/nobodys", token); r.status != 403 || r.code() != "forbidden_catalog" { // to be allowed all is no sign that one exists
+		t.Errorf("%d %s", r.status, r.body)
 	}
 	s.command("agreement", "change", agreement, "--catalogs", "inherit")
 	s.becomes("/catalogs/theirs/tracks", token, 403, "forbidden_catalog")
