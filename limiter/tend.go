@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	loadPatience = 5 * time.Second  // with the store, for one look
+	loadPatience = 5 * time.Second  // with the store, at the start
+	readPatience = time.Minute      // with the store later: a month of many busy clients takes it some seconds
 	loadAgain    = 5 * time.Second  // until the next look, when one failed
 	sweepEvery   = time.Minute      // looks for accounts to drop
 	idle         = 10 * time.Minute // an account is not dropped before
@@ -143,7 +144,7 @@ func (l *Limiter) tend(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		if !l.loaded.Load() {
-			look, cancel := context.WithTimeout(ctx, loadPatience)
+			look, cancel := context.WithTimeout(ctx, readPatience)
 			if err := l.load(look); err == nil {
 				l.options.Log.Info("read what was spent; quotas are whole again")
 			}
