@@ -295,6 +295,9 @@ func TestAgreementInShadow(t *testing.T) {
 			t.Fatalf("%d %s", r.status, r.body)
 		}
 	}
+	if got := s.metric(`postern_shadowed_total{reason="quota_exceeded",route="api"}`); got != 2 {
+		t.Errorf("%v requests over the quota were counted, not 2", got)
+	}
 	s.goodToken(c)
 	s.command("agreement", "change", agreement, "--ends", "2020-01-01")
 	eventually(t, time.Second, "its end is noted", func() bool {
@@ -305,7 +308,6 @@ func TestAgreementInShadow(t *testing.T) {
 	})
 	s.goodToken(c) // which does not end with it
 	for name, want := range map[string]float64{
-		`postern_shadowed_total{reason="quota_exceeded",route="api"}`:     2,
 		`postern_issue_shadowed_total{reason="rate_limited"}`:             2,
 		`postern_issue_shadowed_total{reason="unauthorized_client"}`:      1,
 		`postern_refusals_total{reason="quota_exceeded"}`:                 0,
