@@ -198,6 +198,7 @@ func writeSecrets(t *testing.T, dir string) {
 	for name, content := range map[string][]byte{
 		"postern-store/dsn":             []byte("postgres://postern:secret@db.internal/postern?sslmode=verify-full\n"),
 		"postern-master-key/master-key": []byte(base64.StdEncoding.EncodeToString(masterKey) + "\n"),
+		"postern-redis/redis":           []byte("rediss://postern:secret@redis.internal:6379\n"),
 		"postern-tls/tls.crt":           certificate,
 		"postern-tls/tls.key":           pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
 		"postern-tls/ca.crt":            certificate,

@@ -72,14 +72,24 @@ func testRefusals(t *testing.T, tools []helm, chart string) {
 		"- config.store has a password, which would be written in a ConfigMap: put the whole DSN into a Secret, and name that in secrets.store.existingSecret")
 	f("password in another form", "secrets.masterKey.existingSecret=k,config.store=host=db password=geheim",
 		"- config.store is no file on the volume: use sqlite:/data/postern.db, or PostgreSQL with secrets.store.existingSecret")
+	f("password of Redis", "config.redis=rediss://postern:geheim@redis:6379",
+		"- config.redis has a password, which would be written in a ConfigMap: put the whole address into a Secret, and name that in secrets.redis.existingSecret")
+	f("password of Redis without a user", "config.redis=redis://:geheim@redis:6379",
+		"- config.redis has a password, which would be written in a ConfigMap: put the whole address into a Secret, and name that in secrets.redis.existingSecret")
 	f("master key in clear", "config.keys.master_key=Z2VoZWltZ2VoZWltZ2VoZWltZ2VoZWltZ2VoZWltZ2U=",
 		"- config.keys.master_key would be written in a ConfigMap: put it into a Secret, and name that in secrets.masterKey.existingSecret")
 	f("credentials for an upstream", "config.routes[0].request_headers[0].name=Authorization,config.routes[0].request_headers[0].value=Basic abc",
 		`- config.routes[0] sets Authorization to what would be written in a ConfigMap: use value: "${NAME}", with NAME in env from a Secret, or value_file`)
 	f("secret in env", "env[0].name=POSTERN_STORE,env[0].value=postgres://a:geheim@db/postern,secrets.masterKey.existingSecret=k",
 		"- env POSTERN_STORE is written in clear: use valueFrom.secretKeyRef")
+	f("Redis in env", "env[0].name=POSTERN_REDIS,env[0].value=rediss://postern:geheim@redis:6379",
+		"- env POSTERN_REDIS is written in clear: use valueFrom.secretKeyRef")
 	f("store twice", postgres+",config.store=sqlite:/data/postern.db",
 		"- secrets.store.existingSecret and config.store are both set: use one of the two")
+	f("Redis twice", "secrets.redis.existingSecret=redis,config.redis=redis://redis:6379",
+		"- secrets.redis.existingSecret and config.redis are both set: use one of the two")
+	f("Redis in two files", "secrets.redis.existingSecret=redis,config.redis_file=/run/x",
+		"- secrets.redis.existingSecret and config.redis are both set: use one of the two")
 	f("master key twice", postgres+",config.keys.master_key_file=/run/x",
 		"- secrets.masterKey.existingSecret and config.keys.master_key are both set: use one of the two")
 	f("drain twice", "config.front.drain=30s",

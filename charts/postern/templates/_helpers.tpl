@@ -78,6 +78,21 @@ sqlite
 {{- if or (gt (int .Values.replicaCount) 1) (and (eq .Values.mode "gateway") .Values.autoscaling.enabled) -}}true{{- end -}}
 {{- end -}}
 
+{{/* How many pods may serve at once. postern takes no more than 1000 as limits.replicas. */}}
+{{- define "postern.replicas" -}}
+{{- if and (eq .Values.mode "gateway") .Values.autoscaling.enabled -}}
+{{ min 1000 (int .Values.autoscaling.maxReplicas) }}
+{{- else -}}
+{{ min 1000 (int .Values.replicaCount) }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether pods share their limits. */}}
+{{- define "postern.redis" -}}
+{{- $names := include "postern.envNames" . | fromJsonArray -}}
+{{- if or .Values.secrets.redis.existingSecret .Values.config.redis .Values.config.redis_file (has "POSTERN_REDIS" $names) (has "POSTERN_REDIS_FILE" $names) -}}true{{- end -}}
+{{- end -}}
+
 {{- define "postern.hasDomain" -}}
 {{- if or .Values.domain.declaration .Values.domain.existingConfigMap -}}true{{- end -}}
 {{- end -}}
@@ -120,6 +135,14 @@ sqlite
 {{- else if and (not $config.store) (eq (include "postern.engine" .) "sqlite") -}}
 {{- $_ := set $config "store" "sqlite:/data/postern.db" -}}
 {{- end -}}
+{{- if .Values.secrets.redis.existingSecret -}}
+{{- $_ := set $config "redis_file" "/run/secrets/postern-redis/redis" -}}
+{{- end -}}
+{{- $limits := default dict $config.limits -}}
+{{- if and (include "postern.several" .) (not $limits.replicas) -}}
+{{- $_ := set $limits "replicas" (include "postern.replicas" . | int) -}}
+{{- $_ := set $config "limits" $limits -}}
+{{- end -}}
 {{- if .Values.secrets.masterKey.existingSecret -}}
 {{- $keys := default dict $config.keys -}}
 {{- $_ := set $keys "master_key_file" "/run/secrets/postern-master-key/master-key" -}}
@@ -133,7 +156,7 @@ sqlite
 {{- $c := include "postern.config" . | fromYaml -}}
 {{- $log := default dict $c.log -}}
 {{- $front := $c.front -}}
-{{- $all := pick $c "admin" "store" "store_file" "store_options" "keys" "issuer" "assertion" "verify" -}}
+{{- $all := pick $c "admin" "store" "store_file" "store_options" "redis" "redis_file" "limits" "keys" "issuer" "assertion" "verify" "usage" -}}
 {{- $_ := set $all "front" (dict "listen" $front.listen "proxy_protocol" $front.proxy_protocol "tls" (include "postern.tls" .)) -}}
 {{- $_ := set $all "log" (pick $log "access" "format" "level") -}}
 {{- toJson $all | sha256sum -}}

@@ -68,6 +68,12 @@ seccompProfile: {type: RuntimeDefault}
 - name: postern-tls
   secret: {secretName: {{ .Values.secrets.tls.existingSecret }}, defaultMode: 0440}
 {{- end }}
+{{- with .Values.secrets.redis }}
+{{- if .existingSecret }}
+- name: postern-redis
+  secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, items: [{key: {{ .key | quote }}, path: redis}]}
+{{- end }}
+{{- end }}
 {{- if and (include "postern.hasDomain" .) (eq (include "postern.engine" .) "sqlite") }}
 {{ include "postern.domainVolumes" . }}
 {{- end }}
@@ -170,6 +176,9 @@ volumeMounts:
   {{- include "postern.storeMounts" . | trim | nindent 2 }}
   {{- if .Values.secrets.tls.existingSecret }}
   - {name: postern-tls, mountPath: /run/secrets/postern-tls, readOnly: true}
+  {{- end }}
+  {{- if .Values.secrets.redis.existingSecret }}
+  - {name: postern-redis, mountPath: /run/secrets/postern-redis, readOnly: true}
   {{- end }}
 livenessProbe:
   httpGet: {path: /livez, port: postern-admin}

@@ -36,9 +36,14 @@
 {{- if and $keys.master_key (not (regexMatch $reference $keys.master_key)) -}}
 {{- $faults = append $faults "config.keys.master_key would be written in a ConfigMap: put it into a Secret, and name that in secrets.masterKey.existingSecret" -}}
 {{- end -}}
-{{- $password := regexReplaceAll "^[a-z]+://[^:@/?#]*:(.+)@.*$|^.*$" (default "" $c.store) "${1}" -}}
+{{- $inURL := "^[a-z]+://[^:@/?#]*:(.+)@.*$|^.*$" -}}
+{{- $password := regexReplaceAll $inURL (default "" $c.store) "${1}" -}}
 {{- if or (and $password (not (regexMatch $reference $password))) (regexMatch "[?&](password|sslpassword)=[^$]" (default "" $c.store)) -}}
 {{- $faults = append $faults "config.store has a password, which would be written in a ConfigMap: put the whole DSN into a Secret, and name that in secrets.store.existingSecret" -}}
+{{- end -}}
+{{- $password = regexReplaceAll $inURL (default "" $c.redis) "${1}" -}}
+{{- if and $password (not (regexMatch $reference $password)) -}}
+{{- $faults = append $faults "config.redis has a password, which would be written in a ConfigMap: put the whole address into a Secret, and name that in secrets.redis.existingSecret" -}}
 {{- end -}}
 {{- range $i, $route := $c.routes -}}
 {{- range $j, $field := (concat (default list $route.request_headers) (default list $route.response_headers)) -}}
@@ -48,7 +53,7 @@
 {{- end -}}
 {{- end -}}
 {{- range .Values.env -}}
-{{- if and (has .name (list "POSTERN_STORE" "POSTERN_KEYS_MASTER_KEY")) .value -}}
+{{- if and (has .name (list "POSTERN_STORE" "POSTERN_REDIS" "POSTERN_KEYS_MASTER_KEY")) .value -}}
 {{- $faults = append $faults (printf "env %s is written in clear: use valueFrom.secretKeyRef" .name) -}}
 {{- end -}}
 {{- end -}}
@@ -68,6 +73,9 @@
 {{- $names := include "postern.envNames" . | fromJsonArray -}}
 {{- if and .Values.secrets.store.existingSecret (or $c.store $c.store_file) -}}
 {{- $faults = append $faults "secrets.store.existingSecret and config.store are both set: use one of the two" -}}
+{{- end -}}
+{{- if and .Values.secrets.redis.existingSecret (or $c.redis $c.redis_file) -}}
+{{- $faults = append $faults "secrets.redis.existingSecret and config.redis are both set: use one of the two" -}}
 {{- end -}}
 {{- if and .Values.secrets.masterKey.existingSecret (or $keys.master_key $keys.master_key_file) -}}
 {{- $faults = append $faults "secrets.masterKey.existingSecret and config.keys.master_key are both set: use one of the two" -}}
