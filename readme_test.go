@@ -71,13 +71,14 @@ func reasonsTable() string {
 	return b.String()
 }
 
-// metricsTable describes what a postern that issues and writes an access log exports.
+// metricsTable describes what a postern that issues, shares its limits and writes an access log exports.
 func metricsTable(t *testing.T) string {
 	t.Helper()
 	up := startUpstream(t)
 	dir := t.TempDir()
 	source := config.Source{Upstream: "http://" + up.address, Flags: map[string]string{
 		"front.listen": "127.0.0.1:0", "admin.listen": "127.0.0.1:0", "store": "sqlite:" + filepath.Join(dir, "p.db"), "log.access": "true", "log.level": "error",
+		"redis": "redis://127.0.0.1:1",
 	}}
 	c, err := config.Load(source)
 	if err != nil {

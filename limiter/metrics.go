@@ -52,7 +52,7 @@ func (l *Limiter) Collectors() []prometheus.Collector {
 		return all
 	}
 	return append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "postern_limits_age_seconds", Help: "Time since Redis last told what other replicas spent; +Inf before the first time.",
+		Name: "postern_limits_age_seconds", Help: "Time since Redis last told what other replicas spent; +Inf before the first time; none without Redis.",
 	}, func() float64 {
 		heard := l.share.heard.Load()
 		if heard == 0 {
