@@ -18,18 +18,30 @@ import (
 func TestMonitoringRuns(t *testing.T) {
 	needs(t, "prometheus")
 	up := startUpstream(t)
-	s := serve(t, up, "log: {access: true}\nroutes:\n  - {name: public, path: /public, upstream: [\"{upstream}\"], access: public}\n  - {name: api, path: /, upstream: [\"{upstream}\"]}\n")
+	s := serve(t, up, `log: {access: true}
+routes:
+  - {name: public, path: /public, upstream: ["{upstream}"], access: public}
+  - {name: trial, path: /trial, upstream: ["{upstream}"], enforce: shadow}
+  - {name: api, path: /, upstream: ["{upstream}"]}
+`)
 	caller := s.client("")
 	token := s.goodToken(caller)
+	busy, _ := s.contract("--quota-day", "1")
+	spent := s.goodToken(busy)
+	if r := s.get("/tracks", spent); r.status != 200 {
+		t.Fatalf("within the quota: answered %d", r.status)
+	}
 	p := startPrometheus(t, strings.TrimPrefix(s.admin, "http://"))
 	eventually(t, 2*time.Second, "postern is scraped", func() bool { return len(p.query("postern_build_info")) > 0 })
 	traffic := func() {
-		for path, status := range map[string]int{"/public": 200, "/tracks": 200} {
-			if r := s.get(path, token); r.status != status {
-				t.Fatalf("%s: answered %d", path, r.status)
+		for _, r := range []struct {
+			path, token string
+			status      int
+		}{{"/public", token, 200}, {"/tracks", token, 200}, {"/tracks", "wrong", 401}, {"/trial", "wrong", 200}, {"/tracks", spent, 429}} {
+			if got := s.get(r.path, r.token); got.status != r.status {
+				t.Fatalf("%s: answered %d and not %d", r.path, got.status, r.status)
 			}
 		}
-		s.get("/tracks", "wrong")
 		s.goodToken(caller)
 	}
 	// Rates need two scrapes with traffic between them.
@@ -37,7 +49,7 @@ func TestMonitoringRuns(t *testing.T) {
 		traffic()
 		return len(p.query(`rate(postern_requests_total{reason="ok",route="api"}[5s]) > 0`)) > 0
 	})
-	quiet := regexp.MustCompile("websockets|not_after|< 1e15") // what this postern has none of
+	quiet := regexp.MustCompile("websockets|not_after|issue_shadowed|< 1e15") // what this postern has none of
 	for _, panel := range readDashboard(t).Panels {
 		for _, target := range panel.Targets {
 			expr := filled(target.Expr)
