@@ -62,7 +62,8 @@ func invalidRoutes(f func(name string, want ...string)) {
 		`:1: routes[1].catalog.header: "X_Catalog.Id" is an identity field, which postern alone sets: use another name`,
 		`:1: routes[2].catalog.header: "Cookie" has a meaning of its own in HTTP: use another name, such as X-Catalog`,
 		`:1: routes[3].catalog.header: "X-Catalog" is changed by request_headers, and the upstream would read another catalog than was checked: change it in one of the two`,
-		`:1: routes[5].catalog.header: "X Y" is not a field name: use letters, digits and hyphens, such as X-Environment`)
+		`:1: routes[5].catalog.header: "X-Catalog" is passed on from trailers too, where nothing is checked: take it out of trailers`,
+		`:1: routes[6].catalog.header: "X Y" is not a field name: use letters, digits and hyphens, such as X-Environment`)
 	f("catalog-places",
 		`:1: routes[0].catalog.query: is set, and routes[0].catalog.path is too: use one place`,
 		`:1: routes[1].catalog: is set, and the route is public, where nobody's identity is known: use access: client or optional`)

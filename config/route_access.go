@@ -74,6 +74,11 @@ func (l *loader) catalogField(r Route) wrong {
 			return wrong{"is changed by request_headers, and the upstream would read another catalog than was checked", "change it in one of the two"}
 		}
 	}
+	for _, trailer := range r.Trailers {
+		if fold(trailer) == name {
+			return wrong{"is passed on from trailers too, where nothing is checked", "take it out of trailers"}
+		}
+	}
 	return wrong{}
 }
 

@@ -61,6 +61,11 @@ func newCatalogPlace(r Route, fields requestFields, c *classifier) (p catalogPla
 			return p, fmt.Errorf("field %s: is not forwarded as the client sends it, and so names no catalog", given.Header)
 		}
 		p.field = string(fold(nil, name))
+		for _, trailer := range r.Trailers {
+			if string(fold(nil, []byte(trailer))) == p.field {
+				return p, fmt.Errorf("field %s: may come in a trailer too, which is not judged, and so names no catalog", given.Header)
+			}
+		}
 	}
 	p.segment, p.parameter, p.required = given.Path, given.Query, given.Required
 	p.folded = string(fold(nil, []byte(given.Query)))

@@ -178,6 +178,7 @@ func TestCatalogsThatNoRouteHas(t *testing.T) {
 		"a field of HTTP":    {Path: "/", Access: Client, Catalog: Catalog{Header: "Host"}},
 		"a field that is replaced": {Path: "/", Access: Client, Catalog: Catalog{Header: "X-Catalog"},
 			RequestFields: []Field{set("x_catalog", "own")}},
+		"a field that a trailer has": {Path: "/", Access: Client, Catalog: Catalog{Header: "X-Catalog"}, Trailers: []string{"x_catalog"}},
 	} {
 		if _, err := newRules(r, c); err == nil {
 			t.Errorf("%s: no error", what)
