@@ -231,7 +231,7 @@ func TestExplainAgreesOnTerms(t *testing.T) {
 		c := s.command("client", "create", "--organization", organization, "--application", "Radio", "--environment", "production", "--allow-duplicate", "--agreement", agreement)
 		return credentials{organization, c["client_id"].(string), c["client_secret"].(string)}
 	}
-	gold, lenient, quota := agreement("--catalogs", "jazz"), agreement("--enforce", "shadow", "--quota-day", "0"), agreement("--quota-day", "3")
+	gold, lenient, quota := agreement("--catalogs", "jazz"), agreement("--enforce", "shadow", "--quota-day", "0", "--catalogs", "jazz"), agreement("--quota-day", "3")
 	token, shadowed, few := s.goodToken(client(gold)), s.goodToken(client(lenient)), s.goodToken(client(quota))
 	none := s.goodToken(client(agreement("--request-rate", "0", "--concurrent", "5")))
 	f := func(want, failed, token, method, target string, header ...string) {
@@ -262,6 +262,7 @@ func TestExplainAgreesOnTerms(t *testing.T) {
 	f("400 invalid_request", "token", token, "GET", "/trial?access_token=x", "X-Catalog: jazz")
 	f("forwarded /a", "", shadowed, "GET", "/a")
 	f("forwarded /catalogs/blues", "", shadowed, "GET", "/catalogs/blues")
+	f("403 forbidden_catalog", "catalog", s.goodToken(client(agreement("--enforce", "shadow"))), "GET", "/catalogs/blues") // its organization's terms
 	f("403 insufficient_scope", "scopes", s.goodToken(s.client("")), "GET", "/search")
 	if _, said := s.explained(shadowed, "GET", "/catalogs/blues"); !stepIs(said, "catalog", "shadow") {
 		t.Errorf("not told of the shadow: %+v", said.Steps)

@@ -283,6 +283,54 @@ func (s *served) rewrite(from, to string) {
 	writeFile(s.t, s.file, strings.Replace(text, from, to, 1))
 }
 
+// TestShadowRefusesNothingOfItsOwn: dates and products of an agreement in shadow refuse no token, and its client is told of no limit; what it leaves to its organization is refused.
+func TestShadowRefusesNothingOfItsOwn(t *testing.T) {
+	s := serve(t, startUpstream(t), "routes:\n  - {name: api, path: /, upstream: [\"{upstream}\"], catalog: {path: 2}}\n")
+	c, agreement := s.contract("--enforce", "shadow", "--products", "tracks", "--ends", "2020-01-01", "--request-rate", "100", "--issue-rate", "100")
+	issue := func(scope string) reply {
+		return s.do("POST", "/oauth/token", fmt.Sprintf(`{"client_id": %q, "client_secret": %q, "scope": %q}`, c.id, c.secret, scope), "Content-Type", "application/json")
+	}
+	counted := func(reason string, want float64) {
+		t.Helper()
+		if got := s.metric(`postern_issue_shadowed_total{reason="` + reason + `"}`); got != want {
+			t.Errorf("%s: counted %v times, want %v", reason, got, want)
+		}
+	}
+	if r := issue("search"); r.status != 201 || r.header.Get("RateLimit-Policy") != "" {
+		t.Errorf("after its end: %d %v %s", r.status, r.header, r.body)
+	}
+	counted("unauthorized_client", 1)
+	if r := issue(`a"b`); r.status != 400 || r.code() != "invalid_scope" {
+		t.Errorf("a malformed scope: %d %s", r.status, r.body)
+	}
+	counted("unauthorized_client", 1) // not what was refused after all
+	s.command("agreement", "change", agreement, "--ends", "never")
+	eventually(t, time.Second, "its products alone are counted", func() bool {
+		if r := issue("search"); r.status != 201 {
+			t.Fatalf("a scope that is not licensed: %d %s", r.status, r.body)
+		}
+		return s.metric(`postern_issue_shadowed_total{reason="invalid_scope"}`) > 0
+	})
+	token := s.goodToken(c)
+	if r := s.get("/a", token); r.status != 200 || r.header.Get("RateLimit") != "" || r.header.Get("RateLimit-Policy") != "" {
+		t.Errorf("within its limits: %d %v", r.status, r.header)
+	}
+	s.command("catalog", "create", "theirs", "--organization", s.command("organization", "create", "--name", "Label")["id"].(string))
+	if r := s.get("/catalogs/theirs", token); r.status != 403 || r.code() != "forbidden_catalog" {
+		t.Errorf("a catalog that it says nothing about: %d %s", r.status, r.body)
+	}
+	s.command("agreement", "change", agreement, "--catalogs", "")
+	s.becomes("/catalogs/theirs", token, 200, "")
+	s.command("organization", "change", c.organization, "--quota-day", "0")
+	r := s.becomes("/a", token, 429, "quota_exceeded")
+	if got := r.header.Get("RateLimit-Policy"); got != `"org-day";q=0;w=86400` || r.header.Get("RateLimit") == "" {
+		t.Errorf("its organization's limit: %v", r.header)
+	}
+	s.command("organization", "change", c.organization, "--quota-day", "inherit", "--products", "tracks")
+	s.command("agreement", "change", agreement, "--products", "inherit")
+	eventually(t, time.Second, "its organization's products refuse", func() bool { return issue("search").status == 400 })
+}
+
 // TestAgreementInShadow: what its dates and terms refuse is let through and counted, until
 // it is told to enforce.
 func TestAgreementInShadow(t *testing.T) {
@@ -308,7 +356,7 @@ func TestAgreementInShadow(t *testing.T) {
 	})
 	s.goodToken(c) // which does not end with it
 	for name, want := range map[string]float64{
-		`postern_issue_shadowed_total{reason="rate_limited"}`:             2,
+		`postern_issue_shadowed_total{reason="rate_limited"}`:             1, // the second has ended, too
 		`postern_issue_shadowed_total{reason="unauthorized_client"}`:      1,
 		`postern_refusals_total{reason="quota_exceeded"}`:                 0,
 		`postern_requests_total{class="4xx",reason="ok",route="api"}`:     0,

@@ -81,6 +81,16 @@ func (c *Client) Shadow() bool {
 	return c.agreement != nil && c.agreement.RemovedAt == 0 && c.agreement.Enforce == registry.Shadow
 }
 
+// ShadowTerms are the terms that an agreement in shadow sets: what they do not allow is let
+// through. What it does not set is its organization's to decide, and not in shadow. Without
+// one in shadow nothing is set.
+func (c *Client) ShadowTerms() registry.Terms {
+	if !c.Shadow() {
+		return registry.Terms{}
+	}
+	return c.agreement.Terms
+}
+
 // EndsAt is when the client's agreement ends; zero when it does not.
 func (c *Client) EndsAt() registry.Time {
 	if c.agreement == nil {

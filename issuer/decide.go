@@ -15,41 +15,65 @@ const maxScope = 4096
 
 // grant is what was decided for one issue.
 type grant struct {
-	issued  registry.Time
-	expires registry.Time
-	scope   string
+	issued   registry.Time
+	expires  registry.Time
+	scope    string
+	shadowed answer.Reason // why it would have been refused, were the agreement not in shadow; "": it would not
+}
+
+// note keeps why the issue would be refused, unless there was a reason before.
+func (g *grant) note(r answer.Reason) {
+	if g.shadowed == "" {
+		g.shadowed = r
+	}
 }
 
 // decide is what the client's terms and agreement make of a request at now. It returns
 // the grant with answer.OK, or the reason to refuse.
 func (i *Issuer) decide(client *directory.Client, asked string, now registry.Time) (grant, answer.Reason) {
-	if !i.inForce(client, now) {
-		return grant{}, answer.UnauthorizedClient
-	}
 	// A token that is not newer than ValidFrom would be born revoked.
-	issued := max(now, client.ValidFrom()+1)
-	expires := i.expiry(client, issued)
-	if expires/1000 <= issued/1000 { // in seconds, as exp and iat tell it
-		return grant{}, answer.UnauthorizedClient
+	g := grant{issued: max(now, client.ValidFrom()+1)}
+	if reason := i.decideTime(&g, client, now); reason != answer.OK {
+		return grant{}, reason
 	}
-	scope, ok := scopeOf(client.Terms.Products, asked)
-	if !ok {
+	var ok bool
+	if g.scope, ok = g.scopeFor(client, asked); !ok {
 		return grant{}, answer.InvalidScope
 	}
-	return grant{issued: issued, expires: expires, scope: scope}, answer.OK
+	return g, answer.OK
 }
 
-// inForce reports whether the client's agreement lets it have an access token at now. One
-// in shadow does whatever its dates; that it would not is counted.
-func (i *Issuer) inForce(client *directory.Client, now registry.Time) bool {
-	if client.InForce(now) {
-		return true
+// decideTime decides whether the client may have an access token that is issued at
+// g.issued, and when it ends. An agreement in shadow refuses none.
+func (i *Issuer) decideTime(g *grant, client *directory.Client, now registry.Time) answer.Reason {
+	if !client.InForce(now) {
+		if !client.Shadow() {
+			return answer.UnauthorizedClient
+		}
+		g.note(answer.UnauthorizedClient)
 	}
-	if !client.Shadow() {
-		return false
+	g.expires = i.expiry(client, g.issued)
+	if g.expires/1000 > g.issued/1000 { // in seconds, as exp and iat tell it
+		return answer.OK
 	}
-	i.metrics.shadowed.WithLabelValues(string(answer.UnauthorizedClient)).Inc()
-	return true
+	if client.ShadowTerms().TokenLifetime.State == registry.Unset {
+		return answer.UnauthorizedClient
+	}
+	g.note(answer.UnauthorizedClient) // a lifetime of 0: it gets the usual one
+	g.expires = g.issued + registry.Time(min(i.options.Lifetime, i.options.MaxLifetime).Milliseconds())
+	return answer.OK
+}
+
+// scopeFor is scopeOf by the client's terms. Products of an agreement in shadow refuse none
+// that is well-formed.
+func (g *grant) scopeFor(client *directory.Client, asked string) (scope string, ok bool) {
+	if scope, ok = scopeOf(client.Terms.Products, asked); ok || client.ShadowTerms().Products.State == registry.Unset {
+		return scope, ok
+	}
+	if scope, ok = scopeOf(registry.Set{State: registry.Unlimited}, asked); ok {
+		g.note(answer.InvalidScope)
+	}
+	return scope, ok
 }
 
 // expiry is when a token issued at issued ends: after the lifetime of the terms, where

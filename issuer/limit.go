@@ -11,19 +11,20 @@ import (
 
 // limit asks for one access token of client: what is refused afterwards, by a fault of our
 // own, is spent. ok is false with what to answer. An agreement in shadow has the refusal
-// counted instead, unless it is its organization's limit.
-func (i *Issuer) limit(client *directory.Client, now time.Time) (l Limit, ok bool) {
+// noted in g instead, unless it is its organization's limit.
+func (i *Issuer) limit(g *grant, client *directory.Client, now time.Time) (l Limit, ok bool) {
 	if i.options.Limiter == nil {
 		return l, true
 	}
 	l = i.options.Limiter.Issue(client, now)
 	switch {
-	case l.Refusal.Reason == "":
-		return l, true
-	case l.Shared || !client.Shadow():
+	case l.Refusal.Reason != "" && (l.Shared || !client.Shadow()):
 		return l, false
+	case !client.Shadow():
+		return l, true
+	case l.Refusal.Reason != "":
+		g.note(l.Refusal.Reason)
 	}
-	i.metrics.shadowed.WithLabelValues(string(l.Refusal.Reason)).Inc()
 	return Limit{}, true // nothing is told: in shadow the client is to notice nothing
 }
 

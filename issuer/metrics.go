@@ -40,8 +40,11 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.issued, m.shadowed, m.duration, m.backoff}
 }
 
-// handedOut counts an access token of who.
-func (i *Issuer) handedOut(who caller, started, answered time.Time) {
+// handedOut counts an access token of who, by what was granted.
+func (i *Issuer) handedOut(who caller, g grant, started, answered time.Time) {
+	if g.shadowed != "" {
+		i.metrics.shadowed.WithLabelValues(string(g.shadowed)).Inc()
+	}
 	i.metrics.issued.Inc()
 	i.metrics.duration.Observe(answered.Sub(started).Seconds())
 	if i.options.Meter != nil {

@@ -10,9 +10,9 @@ import (
 )
 
 // Scope is the scope of a token that client asks for with these scopes, "" for all that are
-// licensed by name. !ok: malformed or not licensed.
+// licensed by name. !ok: malformed or refused.
 func Scope(client *directory.Client, asked string) (scope string, ok bool) {
-	return scopeOf(client.Terms.Products, asked)
+	return new(grant).scopeFor(client, asked)
 }
 
 // Prepare decides about an access token for client at now as the token route does, and

@@ -49,7 +49,7 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	if reason != answer.OK {
 		return i.decline(ctx, req, answer.Refusal{Reason: reason}, requestID)
 	}
-	limit, ok := i.limit(who.Client, now)
+	limit, ok := i.limit(&granted, who.Client, now)
 	if !ok {
 		return i.declineLimited(ctx, req, limit, requestID)
 	}
@@ -84,30 +84,28 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	writeToken(ctx, req.dialect, record, claims, jws, requestID, registry.At(answered))
 	limit.tell(ctx)
 	who.notice(ctx)
-	i.handedOut(who, started, answered)
+	i.handedOut(who, granted, started, answered)
 	return answer.OK
 }
 
 // decideRefresh is decide for a token that is there: its scope, as far as that is still
 // licensed, and never past the longest life since the first issue.
 func (i *Issuer) decideRefresh(client *directory.Client, old directory.Principal, now registry.Time) (grant, answer.Reason) {
-	if !i.inForce(client, now) {
-		return grant{}, answer.UnauthorizedClient
+	g := grant{issued: now, scope: old.Scope}
+	if reason := i.decideTime(&g, client, now); reason != answer.OK {
+		return grant{}, reason
 	}
 	last := firstIssue(old.Token) + registry.Time(i.options.MaxLifetime.Milliseconds())
 	if last/1000 <= now/1000 { // in seconds, as exp and iat tell it
 		return grant{}, answer.InvalidToken
 	}
-	expires := min(i.expiry(client, now), last)
-	if expires/1000 <= now/1000 {
-		return grant{}, answer.UnauthorizedClient
-	}
+	g.expires = min(g.expires, last)
 	if old.Scope != "" {
-		if _, ok := scopeOf(client.Terms.Products, old.Scope); !ok {
+		if _, ok := g.scopeFor(client, old.Scope); !ok {
 			return grant{}, answer.InvalidScope // what is not licensed any more is not prolonged
 		}
 	}
-	return grant{issued: now, expires: expires, scope: old.Scope}, answer.OK
+	return g, answer.OK
 }
 
 // firstIssue is when a record was issued: the time in its id, which the verifier has seen

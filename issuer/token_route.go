@@ -40,7 +40,7 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	if reason != answer.OK {
 		return i.decline(ctx, req, answer.Refusal{Reason: reason}, requestID)
 	}
-	limit, ok := i.limit(who.Client, now)
+	limit, ok := i.limit(&granted, who.Client, now)
 	if !ok {
 		return i.declineLimited(ctx, req, limit, requestID)
 	}
@@ -73,7 +73,7 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	writeToken(ctx, req.dialect, record, claims, jws, requestID, registry.At(answered))
 	limit.tell(ctx)
 	who.notice(ctx)
-	i.handedOut(who, started, answered)
+	i.handedOut(who, granted, started, answered)
 	return answer.OK
 }
 

@@ -378,6 +378,20 @@ func TestRow066AgreementNotInForce(t *testing.T) {
 	f("over", now-2*hour, now-hour, 400)
 	f("over within this second", now-hour, now+1, 400)
 
+	t.Run("in shadow", func(t *testing.T) {
+		agreement, err := w.store.CreateAgreement(t.Context(), operator, registry.NewAgreement{
+			OrganizationID: w.organization.ID, Name: "in shadow", StartsAt: now - 2*hour, EndsAt: now - hour, Enforce: registry.Shadow,
+			Terms: registry.Terms{TokenLifetime: registry.Limit{State: registry.Value}, Products: products("tracks")}})
+		w.check(err)
+		client, password := w.newClient(agreement.ID)
+		body := credentialsOf(client.ID, password)
+		first, _ := w.wantIssued(w.ask(body[:len(body)-1] + `,"scope":"search"}`))
+		if got := first.Data.ExpiresAt - first.Data.IssuedAt; got != w.issuer.options.Lifetime.Milliseconds() {
+			t.Errorf("a lifetime of 0 became %d ms", got)
+		}
+		w.wantIssued(w.send(postTo(testPath+"/refresh", withToken(client.ID, password, first.Data.Token), "Content-Type: application/json")))
+		w.want(w.ask(body[:len(body)-1]+`,"scope":"a\"b"}`), 400, answer.InvalidScope)
+	})
 	t.Run("removed", func(t *testing.T) {
 		agreement, err := w.store.CreateAgreement(t.Context(), operator, registry.NewAgreement{
 			OrganizationID: w.organization.ID, Name: "removed", StartsAt: now - hour})

@@ -248,8 +248,10 @@ func (l *Limiter) lock(c *directory.Client) *binding {
 func (l *Limiter) resolve(c *directory.Client) *binding {
 	own, all := allow(c.Terms), allow(c.OrganizationTerms)
 	b := &binding{own: own, all: all, ownLimited: own.limited(), allLimited: all.limited()}
-	b.policy = all.appendPolicies(own.appendPolicies(nil, 0, false), organizations, false)
-	b.issuePolicy = all.appendPolicies(own.appendPolicies(nil, 0, true), organizations, true)
+	if !c.Shadow() { // else its own are told to nobody
+		b.policy, b.issuePolicy = own.appendPolicies(nil, 0, false), own.appendPolicies(nil, 0, true)
+	}
+	b.policy, b.issuePolicy = all.appendPolicies(b.policy, organizations, false), all.appendPolicies(b.issuePolicy, organizations, true)
 	at := l.at(l.options.Now())
 
 	l.mu.Lock()

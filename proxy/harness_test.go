@@ -102,6 +102,7 @@ func (memory) Grant(_ context.Context, id string) (registry.Grant, error) {
 			g.Agreement.EndsAt = 1
 		case callerShadow:
 			g.Agreement.EndsAt, g.Agreement.Enforce = 1, registry.Shadow
+			g.Agreement.Terms.Catalogs = registry.Set{State: registry.Value}
 		}
 		return g, nil
 	}

@@ -296,6 +296,18 @@ func TestShadowAgreement(t *testing.T) {
 	f.refuses("a scope", get("/read", as(callerShadow)), refusal{403, answer.InsufficientScope, `Bearer realm="R", error="insufficient_scope"`, false})
 	r.shared = true
 	f.refuses("the organization's limit", get("/a", as(callerShadow)), refusal{429, answer.ConcurrencyLimited, "", false})
+	m := f.ask(get("/a", as(callerShadow)))
+	if m.status() != 429 || m.get("RateLimit") == "" || m.get("RateLimit-Policy") == "" || m.get("Retry-After") != "7" {
+		t.Errorf("over its limit: %q", m.raw)
+	}
+	if n := f.metrics()["postern_shadowed_total{reason=forbidden_agreement,route=api}"]; n != 3 {
+		t.Errorf("what was refused in the end is counted as let through: %v", n)
+	}
+	for _, line := range f.lines() {
+		if strings.Contains(line, `"status":429`) && strings.Contains(line, `"shadow"`) {
+			t.Errorf("what was refused is marked as let through: %s", line)
+		}
+	}
 }
 
 // TestPermitAllocatesNothing: neither catalogs nor limits cost memory.

@@ -49,10 +49,13 @@ func (f *Front) permit(x *exchange) (refusal answer.Refusal, ok bool) {
 			x.note(noted)
 		}
 	}
-	if !ok {
-		return refusal, false
+	if ok {
+		refusal, ok = f.assert(x)
 	}
-	return f.assert(x)
+	if !ok { // nothing is let through, whatever was noted on the way
+		x.shadow, x.noted = "", ""
+	}
+	return refusal, ok
 }
 
 // shadowable reports whether a route in shadow forwards what would be refused so.
@@ -91,7 +94,8 @@ func (f *Front) authenticate(x *exchange) (refusal answer.Refusal, ok bool) {
 }
 
 // authorize judges what a token's scope, the agreement and the organization's catalogs
-// allow. An agreement in shadow refuses nothing of what it decides itself.
+// allow. An agreement in shadow refuses nothing of what it decides itself; what it leaves to
+// its organization is not in shadow.
 func (f *Front) authorize(x *exchange) (refusal answer.Refusal, ok bool) {
 	if x.known {
 		if !x.route.scopes.cover(x.who.Scope) {
@@ -111,7 +115,7 @@ func (f *Front) authorize(x *exchange) (refusal answer.Refusal, ok bool) {
 		x.catalog = x.named.ids
 		return refusal, true
 	}
-	if !x.known || !x.who.Client.Shadow() {
+	if !x.known || x.who.Client.ShadowTerms().Catalogs.State == registry.Unset {
 		return answer.Refusal{Reason: answer.ForbiddenCatalog}, false
 	}
 	x.note(answer.Refusal{Reason: answer.ForbiddenCatalog})
@@ -128,12 +132,14 @@ func (f *Front) limit(x *exchange) (refusal answer.Refusal, ok bool) {
 	if x.grant == nil {
 		x.grant = f.options.NewGrant()
 	}
-	x.limited = true
+	shadow := x.who.Client.Shadow()
 	if x.grant.Take(x.who.Client, x.started) {
+		x.tells = !shadow
 		return refusal, true
 	}
 	refusal, shared := x.grant.Refusal()
-	if shared || !x.who.Client.Shadow() {
+	if shared || !shadow {
+		x.tells = true
 		return refusal, false
 	}
 	x.note(refusal)
@@ -148,10 +154,10 @@ func (x *exchange) free() {
 }
 
 // tellLimits writes how the client stands with its limits, in the place of what an
-// upstream says of its own. In shadow nothing is told: there the client is to notice
-// nothing.
+// upstream says of its own. In shadow nothing is told, but why an organization's limit
+// refuses: there the client is to notice nothing.
 func (x *exchange) tellLimits(header *fasthttp.ResponseHeader) {
-	if !x.limited || x.shadow != "" || x.route.Shadow {
+	if !x.tells || x.route.Shadow {
 		return
 	}
 	if x.text = x.grant.AppendPolicy(x.text[:0]); len(x.text) == 0 {

@@ -29,7 +29,7 @@ type exchange struct {
 	named     named         // what it names of catalogs
 	catalog   []byte        // the external ids that it may use of them, with a blank between; nil: none
 	grant     Grant         // nil until one was needed
-	limited   bool          // grant was asked for this request
+	tells     bool          // what grant says of this request is for its client
 	shadow    answer.Reason // why it would be refused, and is not; "": it would not
 	noted     string        // the message of that
 	requestID []byte

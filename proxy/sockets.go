@@ -111,7 +111,7 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 	}
 	// From here on the tunnel has the connection, as one of the requests that are at its endpoint.
 	has, grant, pool := x.taken, x.grant, x.route.upstream
-	x.taken, x.grant, x.limited = taken{}, nil, false
+	x.taken, x.grant, x.tells = taken{}, nil, false
 	c.reader = nil // its buffer is 32 KiB, which a quiet WebSocket must not hold
 	if has.probe { // it has told what it was to find out
 		has.probe = false
