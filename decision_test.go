@@ -68,7 +68,8 @@ func TestDecisionNginx(t *testing.T) {
 	if len(blocks) != 2 || blocks[0].language != "yaml" || blocks[1].language != "nginx" {
 		t.Fatalf("the README's section has other blocks: %v", blocks)
 	}
-	s := serve(t, up, strings.ReplaceAll(blocks[0].text, "http://127.0.0.1:3000", "{upstream}"))
+	s := serve(t, up, strings.ReplaceAll(blocks[0].text, "http://127.0.0.1:3000", "{upstream}")+
+		"  - {name: catalogs, path: /catalogs, upstream: [\"{upstream}\"], catalog: {path: 2}}\n")
 	nginx := &served{t: t, front: "http://" + startNginx(t, strings.NewReplacer(
 		"127.0.0.1:8080", strings.TrimPrefix(s.front, "http://"), "127.0.0.1:3000", up.address).Replace(blocks[1].text))}
 
@@ -123,6 +124,12 @@ func TestDecisionNginx(t *testing.T) {
 	}
 	f("the scope", "GET", "/search?q=a", 200, "Authorization", "Bearer "+licensedToken)
 	f("not the scope", "GET", "/search", 403, bearer...)
+	s.command("catalog", "create", "open", "--public")
+	eventually(t, time.Second, "the catalog is known", func() bool { return nginx.do("GET", "/catalogs/open", "", bearer...).status == 200 })
+	if r := f("a catalog", "GET", "/catalogs/open", 200, slices.Concat(bearer, forged)...); !strings.Contains(r.body, "\r\nX-Catalog-Id: open\r\n") {
+		t.Errorf("a catalog: the API got %q", r.body)
+	}
+	f("another catalog", "GET", "/catalogs/theirs", 403, bearer...)
 	f("not the method", "DELETE", "/search", 403, bearer...)
 	f("a public target in other fields", "GET", "/v1/tracks", 403, "X-Forwarded-Method", "GET", "X-Forwarded-Uri", "/status", "X-Forwarded-Host", "a")
 	f("the same with nginx's own", "GET", "/v1/tracks", 401, "X-Original-Method", "GET", "X-Original-URI", "/status")
