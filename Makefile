@@ -13,7 +13,7 @@ STATICCHECK = go tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 
 # What runs one process after another, and what measures time, tells nothing more under the race detector; nor does
 # a second engine, of which the detector sees the same code of ours.
-RACESKIP = ^(TestCommandLine|TestUnits|TestUnitSystemCalls|TestMoveLiveAPI|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap|TestRow128IdleConnections|TestWebSocketNode|TestRollingRestart|TestMemoryOfManyClients|TestRevocationsWhileLinksFail|TestStoreFailsOverToOlderState|TestRow(157|158|159|162|164)(Postgres|Store).*|TestRow047KeyRotated|TestRow048KeyRevoked|TestRow166KillWhileKeysRotate)$$|.*/^postgres$$
+RACESKIP = ^(TestCommandLine|TestAlert(Rules|Thresholds)|TestMonitoringRuns|TestDocsNginx|TestJob(EndsPostern|GetsSignals|Killed)|TestPodDeleted|TestWait(HoldsAnApplicationBack|ToldToEnd)|TestUsage(OfAKilledPostern|WhileLinksFail)|TestApplyMany|TestStoreMigrateWaits|TestUnits|TestUnitSystemCalls|TestMoveLiveAPI|TestEveryCommandHelps|TestInteropNode|TestArchitecture|TestRow140BombsAreCheap|TestRow128IdleConnections|TestWebSocketNode|TestRollingRestart|TestMemoryOfManyClients|TestRevocationsWhileLinksFail|TestStoreFailsOverToOlderState|TestRow(157|158|159|162|164)(Postgres|Store).*|TestRow047KeyRotated|TestRow048KeyRevoked|TestRow166KillWhileKeysRotate)$$|.*/^postgres$$
 
 .PHONY: help build test race fuzz lint vuln tidy schema charts check-all kill bench image pod
 
