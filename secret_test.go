@@ -29,7 +29,7 @@ func revealers() map[string]string {
 		"config/validate.go: (*loader).redis":                "the form of the address",
 		"config/validate.go: (*loader).store":                "the form of the DSN",
 		"demo.go: (*DemoCommand).show":                       "the demo's own client, in a temporary store",
-		"directory/directory.go: (*Directory).loadKeys":      "keys are parsed once, when they change",
+		"directory/keys.go: (*Directory).loadKeys":           "keys are parsed once, when they change",
 		"issuer/client.go: (*Issuer).authenticate":           "the digest of what the client sent",
 		"issuer/weak.go: (*weak).proofOf":                    "its keyed digest is what is remembered",
 		"limiter/share.go: newShare":                         "the address of Redis, with its password",
