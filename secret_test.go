@@ -40,7 +40,6 @@ func revealers() map[string]string {
 		"registry/copy.go: (*copying).run":                   "the kind of store that a DSN names",
 		"registry/engine.go: isPostgres":                     "the kind of store that a DSN names",
 		"registry/engine.go: openEngine":                     "the kind of store that a DSN names",
-		"registry/import.go: (*importWriter).insert":         "the slow hash is what is kept of an imported secret",
 		"registry/postgres.go: newPostgres":                  "the DSN",
 		"registry/registry.go: Open":                         "the DSN, and the length of the master key",
 		"registry/secrets.go: (*Registry).addSecret":         "the digest is what is kept",

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -227,95 +226,39 @@ func (r *Registry) insertClients(ctx context.Context, tx *tx, a Actor, clients [
 	if len(clients) == 0 {
 		return nil
 	}
-	var events int64
-	err := tx.QueryRowContext(ctx, `UPDATE counter SET events = events + $1 WHERE id = 1 RETURNING events`, len(clients)).Scan(&events)
-	if err != nil {
-		return err
-	}
-	events -= int64(len(clients))
-	w, err := r.prepareImport(ctx, tx, a)
-	if err != nil {
-		return err
-	}
+	w := newKeeper(tx)
 	defer w.close()
-	for done, c := range clients {
-		if err := w.insert(ctx, c, events+int64(done)+1); err != nil {
+	var changes [][]any
+	events := make([][]any, 0, len(clients))
+	told := map[string]bool{}
+	for i, c := range clients {
+		if err := r.importClient(ctx, w, c); err != nil {
 			return err
 		}
-		if done++; done%importStep == 0 || done == len(clients) {
+		if !told[c.OrganizationID] {
+			told[c.OrganizationID] = true
+			changes = append(changes, []any{nil, string(KindOrganization), c.OrganizationID, int64(tx.now)})
+		}
+		events = append(events, []any{nil, int64(tx.now), a.Kind, a.ID, a.Address, "import", string(KindClient), c.ID, c.Application + " " + c.Environment})
+		if done := i + 1; done%importStep == 0 || done == len(clients) {
 			progress(done)
 		}
 	}
-	told := map[string]bool{}
-	for _, c := range clients {
-		if told[c.OrganizationID] {
-			continue
-		}
-		told[c.OrganizationID] = true
-		err := tx.set(ctx, `INSERT INTO change (seq, kind, id, at) SELECT seq + 1, $1, $2, $3 FROM counter WHERE id = 1`, string(KindOrganization), c.OrganizationID, int64(tx.now))
-		if err == nil {
-			err = tx.set(ctx, `UPDATE counter SET seq = seq + 1 WHERE id = 1`)
-		}
-		if err != nil {
-			return err
-		}
+	if err := recordRows(ctx, w, changes, events); err != nil {
+		return err
 	}
 	return r.engine.announce(ctx, tx.Tx)
 }
 
-// importWriter holds the three statements of one import.
-type importWriter struct {
-	r                     *Registry
-	tx                    *tx
-	actor                 Actor
-	client, secret, event *sql.Stmt
-}
-
-func (r *Registry) prepareImport(ctx context.Context, tx *tx, a Actor) (w *importWriter, err error) {
-	w = &importWriter{r: r, tx: tx, actor: a}
-	for _, s := range []struct {
-		statement **sql.Stmt
-		query     string
-	}{
-		{&w.client, `INSERT INTO client (id, organization_id, application, environment, created_at) VALUES ($1, $2, $3, $4, $5)`},
-		{&w.secret, `INSERT INTO client_secret (id, client_id, kind, digest, hash, imported, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`},
-		{&w.event, insertEventQuery},
-	} {
-		if *s.statement, err = tx.PrepareContext(ctx, s.query); err != nil {
-			w.close()
-			return nil, err
-		}
+// importClient writes a client and its secret.
+func (r *Registry) importClient(ctx context.Context, w *keeper, c ImportedClient) (err error) {
+	s := ClientSecret{Kind: c.Kind, Digest: c.Digest, Hash: c.Hash, Imported: c.Kind != SHA256 || !c.WellFormed, CreatedAt: w.tx.now}
+	if s.ID, err = r.newID(); err != nil {
+		return err
 	}
-	return w, nil
-}
-
-func (w *importWriter) close() {
-	for _, s := range []*sql.Stmt{w.client, w.secret, w.event} {
-		if s != nil {
-			_ = s.Close()
-		}
-	}
-}
-
-// insert writes a client, its secret and its event, which has the number event.
-func (w *importWriter) insert(ctx context.Context, c ImportedClient, event int64) error {
-	id, err := w.r.newID()
+	err = insertClient(ctx, w, Client{ID: c.ID, OrganizationID: c.OrganizationID, Application: c.Application, Environment: c.Environment, CreatedAt: w.tx.now})
 	if err != nil {
 		return err
 	}
-	digest, imported := "", 1
-	if c.Kind == SHA256 {
-		digest = hex.EncodeToString(c.Digest[:])
-		if c.WellFormed {
-			imported = 0
-		}
-	}
-	now := int64(w.tx.now)
-	if _, err = w.client.ExecContext(ctx, c.ID, c.OrganizationID, c.Application, c.Environment, now); err == nil {
-		_, err = w.secret.ExecContext(ctx, id, c.ID, string(c.Kind), digest, c.Hash.Reveal(), imported, now)
-	}
-	if err == nil {
-		_, err = w.event.ExecContext(ctx, event, now, w.actor.Kind, w.actor.ID, w.actor.Address, "import", string(KindClient), c.ID, c.Application+" "+c.Environment)
-	}
-	return err
+	return insertSecret(ctx, w, c.ID, s)
 }
