@@ -214,11 +214,13 @@ func TestWaitHoldsAnApplicationBack(t *testing.T) {
 	defer release()
 	admin := unusedAddress(t)
 	app := launch(t, dir, binary(t), "wait", "--url", "http://"+admin, "--", "job", "ask", "4", "http://"+admin+"/readyz")
+	waitsFor := func(reason string) {
+		eventually(t, 6*time.Second, "it says what it waits for: "+reason, func() bool { return strings.Contains(app.logs.String(), reason) })
+	}
+	waitsFor("connection refused") // said at once; postern starts after it, or it could listen before the first look
 	postern := launch(t, dir, binary(t), "serve", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--admin-listen", admin)
 	postern.await(postern.ended)
-	for _, want := range []string{"connection refused", "/readyz answered 503 Service Unavailable: starting: "} { // at first, and 5 s later
-		eventually(t, 6*time.Second, "it says what it waits for: "+want, func() bool { return strings.Contains(app.logs.String(), want) })
-	}
+	waitsFor("/readyz answered 503 Service Unavailable: starting: ") // said 5 s later
 	if out := app.out.String(); out != "" || !app.running() {
 		t.Fatalf("before postern was ready: %q", out)
 	}
