@@ -37,8 +37,12 @@ func Watch(ctx context.Context, files []string, changed func()) error {
 	if err != nil {
 		return err
 	}
+	return w.run(ctx, changed)
+}
+
+// run calls changed each time until ctx ends, and closes the watch.
+func (w *watch) run(ctx context.Context, changed func()) error {
 	defer w.notifier.Close()
-	seen := w.look()
 	var timer *time.Timer
 	defer func() {
 		if timer != nil {
@@ -65,8 +69,8 @@ func Watch(ctx context.Context, files []string, changed func()) error {
 		case <-due:
 			due, first = nil, time.Time{}
 			w.follow()
-			if now := w.look(); !maps.Equal(now, seen) {
-				seen = now
+			if now := w.look(); !maps.Equal(now, w.seen) {
+				w.seen = now
 				changed()
 			}
 			continue
@@ -87,6 +91,7 @@ type watch struct {
 	notifier *fsnotify.Watcher
 	files    []string // absolute
 	targets  []string // what they are, behind links
+	seen     map[string]look
 }
 
 func newWatch(files []string) (*watch, error) {
@@ -110,6 +115,7 @@ func newWatch(files []string) (*watch, error) {
 		}
 	}
 	w.follow()
+	w.seen = w.look()
 	return w, nil
 }
 

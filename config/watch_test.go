@@ -33,14 +33,12 @@ func watchChanges(t *testing.T) {
 			p := place{dir, filepath.Join(dir, "postern.yaml"), make(chan struct{}, 100)}
 			prepare(p)
 			ctx, cancel := context.WithCancel(t.Context())
+			w, err := newWatch([]string{p.file})
+			if err != nil {
+				t.Fatal(err)
+			}
 			done := make(chan error)
-			ready := make(chan struct{})
-			go func() {
-				close(ready)
-				done <- Watch(ctx, []string{p.file}, func() { p.changed <- struct{}{} })
-			}()
-			<-ready
-			time.Sleep(50 * time.Millisecond) // for Watch to begin
+			go func() { done <- w.run(ctx, func() { p.changed <- struct{}{} }) }()
 			change(p)
 			wait := 10 * settle
 			if !want {
