@@ -88,6 +88,7 @@ func TestQuit(t *testing.T) {
 
 // TestSecondSignal: the first SIGTERM waits for a request in flight, the second does not.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	up := startUpstream(t)
 	p := start(t, t.TempDir(), "--upstream", "http://"+up.address, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 	token := p.goodToken(p.client(""))

@@ -278,6 +278,7 @@ func TestInteropAssertion(t *testing.T) {
 // TestInteropNode runs a script for each library of Node in testdata/node. The libraries are
 // installed once, as the lock file has them, without running anything of theirs.
 func TestInteropNode(t *testing.T) {
+	t.Parallel() // other programs do its work
 	needs(t, "node")
 	dir := nodeModules(t, needs(t, "npm"))
 	es256, rs256, eddsa := issued(t, "ES256"), issued(t, "RS256"), issued(t, "EdDSA")

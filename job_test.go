@@ -310,6 +310,7 @@ func TestPodDeleted(t *testing.T) {
 // TestStoreMigrateWaits: Jobs that start before their database wait for it, and any number
 // at once is right.
 func TestStoreMigrateWaits(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	dsn, dir := server.Fresh(t), t.TempDir()
 	writeFile(t, dir+"/postern.yaml", "store: "+dsn+"\nkeys: {master_key_file: not-for-a-migration}\n")

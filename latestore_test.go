@@ -38,6 +38,7 @@ func TestRow157StoreAwayAtStart(t *testing.T) {
 // TestRow157PostgresRefusesOrHangsAtStart: the same with a PostgreSQL that refuses connections, and
 // with one that takes them and says nothing.
 func TestRow157PostgresRefusesOrHangsAtStart(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	f := func(name string, away, back func(testing.TB)) {
 		t.Run(name, func(t *testing.T) {

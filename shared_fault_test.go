@@ -12,6 +12,7 @@ import (
 // TestRow157PostgresAwayAtStart: a postern that starts while PostgreSQL is away, or hangs,
 // waits for it: alive and not ready, and refusing what it cannot judge.
 func TestRow157PostgresAwayAtStart(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	s := startShared(t, server, 1, "")
 	known, token, _, _ := s.warm()
@@ -49,6 +50,7 @@ func TestRow157PostgresAwayAtStart(t *testing.T) {
 // TestRow158PostgresAway: PostgreSQL is killed while posterns serve. Verifying goes on,
 // the rest says 503, and all is well within five seconds after it is back.
 func TestRow158PostgresAway(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	s := startShared(t, server, 2, "")
 	known, token, unknown, unknownToken := s.warm()
@@ -70,6 +72,7 @@ func TestRow158PostgresAway(t *testing.T) {
 // TestRow159PostgresHangs: every process of PostgreSQL is stopped, and answers nothing;
 // then a link is.
 func TestRow159PostgresHangs(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	s := startShared(t, server, 2, "")
 	known, token, _, unknownToken := s.warm()
@@ -98,6 +101,7 @@ const maxStoreConnections = 20
 
 // TestRow158StoreRestarts: an ordinary restart, a link that is cut, and one that is slow.
 func TestRow158StoreRestarts(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	s := startShared(t, server, 2, "")
 	known, token, _, unknownToken := s.warm()
@@ -138,6 +142,7 @@ func TestRow158StoreRestarts(t *testing.T) {
 
 // TestRow158StoreReadOnly: the store became read-only, as a standby is.
 func TestRow158StoreReadOnly(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	s := startShared(t, server, 1, "")
 	known, token, _, unknownToken := s.warm()
@@ -165,6 +170,7 @@ func TestRow158StoreReadOnly(t *testing.T) {
 // TestRow164PostgresKilled: PostgreSQL is killed while tokens are issued and revoked:
 // every token and every revocation that was acknowledged is there afterwards.
 func TestRow164PostgresKilled(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := pgtest.Start(t)
 	s := startShared(t, server, 1, "")
 	known, _, _, _ := s.warm()

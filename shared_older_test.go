@@ -15,6 +15,7 @@ import (
 // after a fail-over to a standby that lagged, or a backup. Every posterns' memory is of a
 // history that did not happen: it takes all from the store again.
 func TestStoreFailsOverToOlderState(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	// overtaken: more happened in the other history than the replicas had seen of the first,
 	// before they look again. What they ask for, all after their position, has no gap.
 	f := func(name string, overtaken bool) {

@@ -17,6 +17,7 @@ import (
 // TestLockedStore: with the store locked by another process, warm requests go on and
 // send it no query; issuing and unknown clients get 503, never 401; all recovers by itself.
 func TestLockedStore(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	up := startUpstream(t)
 	s := serve(t, up, "")
 	c, cold := s.client(""), s.client("")

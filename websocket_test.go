@@ -294,6 +294,7 @@ func TestRow138WebSocketReloadAndTermination(t *testing.T) {
 
 // TestWebSocketNode is ws of Node on both sides of postern; its client begins with the README's lines.
 func TestWebSocketNode(t *testing.T) {
+	t.Parallel() // other programs do its work
 	needs(t, "node")
 	dir := nodeModules(t, needs(t, "npm"))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
