@@ -23,7 +23,7 @@ func TestServer(t *testing.T) {
 	}
 	defer db.Close()
 	ask := func(query string) (n int, err error) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		return n, db.QueryRowContext(ctx, query).Scan(&n)
 	}
