@@ -256,6 +256,72 @@ func TestRow136WebSocketRevoked(t *testing.T) {
 	}
 }
 
+// TestWebSocketEndsWithItsCatalog when what it was let through for is taken away, whoever granted it;
+// one whose catalog is still granted lives on through the same change.
+func TestWebSocketEndsWithItsCatalog(t *testing.T) {
+	up, all := startSocketUpstream(t)
+	s := serve(t, up, `
+routes:
+  - {name: chat, path: /chat, upstream: ["{upstream}"], access: optional, websocket: {enabled: true}, catalog: {header: X-Catalog}}
+`)
+	owner := s.command("organization", "create", "--name", "Label")["id"].(string)
+	for _, id := range []string{"kept", "taken", "removed", "licensed"} {
+		s.command("catalog", "create", id, "--organization", owner)
+	}
+	s.command("catalog", "create", "shown", "--organization", owner, "--public")
+	c, agreement := s.contract("--catalogs", "kept taken removed")
+	token := s.goodToken(c)
+	lenient, trial := s.contract("--enforce", "shadow", "--catalogs", "kept taken")
+	inherits, _ := s.contract()
+	s.command("organization", "change", inherits.organization, "--catalogs", "kept licensed")
+	open := func(token, catalog string) (socket *websocket.Conn, m *met) {
+		t.Helper()
+		o := websocket.DialOptions{HTTPHeader: http.Header{"X-Catalog": {catalog}}}
+		if token != "" {
+			o.HTTPHeader.Set("Authorization", "Bearer "+token)
+		}
+		eventually(t, 2*time.Second, catalog+" is granted", func() (ok bool) {
+			var err error
+			socket, err = s.connect(token, o)
+			return err == nil
+		})
+		return socket, <-all
+	}
+	live := map[string]*websocket.Conn{}
+	live["granted"], _ = open(token, "kept")
+	live["granted by the organization"], _ = open(s.goodToken(inherits), "kept")
+	live["in shadow"], _ = open(s.goodToken(lenient), "taken")
+	live["its owner's"], _ = open(s.goodToken(s.client(owner)), "shown")
+	live["naming none"], _ = open(token, "")
+	ended := 0
+	ends := func(token, catalog string, change ...string) {
+		t.Helper()
+		socket, m := open(token, catalog)
+		echo(t, socket, websocket.MessageText, []byte("hello"))
+		s.command(change...)
+		if code := closedWith(t, socket, time.Second); code != websocket.StatusPolicyViolation {
+			t.Errorf("%s: the client was closed with %d", change, code)
+		}
+		if <-m.done; m.closed != websocket.StatusPolicyViolation {
+			t.Errorf("%s: the upstream was closed with %d", change, m.closed)
+		}
+		ended++
+		for what, socket := range live {
+			echo(t, socket, websocket.MessageText, []byte(what))
+		}
+	}
+	s.command("agreement", "change", trial, "--catalogs", "kept")
+	ends(token, "taken", "agreement", "change", agreement, "--catalogs", "kept removed")
+	ends(token, "removed", "catalog", "remove", "removed")
+	ends(s.goodToken(inherits), "licensed", "organization", "change", inherits.organization, "--catalogs", "kept")
+	ends("", "shown", "catalog", "change", "shown", "--private")
+	eventually(t, time.Second, "each is counted", func() bool {
+		return s.metric(`postern_websockets_closed_total{`) == float64(ended) &&
+			s.metric(`postern_websockets_closed_total{reason="forbidden_catalog",route="chat"}`) == float64(ended) &&
+			s.metric(`postern_websockets{route="chat"}`) == float64(len(live))
+	})
+}
+
 // TestRow138WebSocketReloadAndTermination: a changed configuration leaves it alone, even where its route is gone; SIGTERM does not.
 func TestRow138WebSocketReloadAndTermination(t *testing.T) {
 	up, all := startSocketUpstream(t)

@@ -110,26 +110,26 @@ func (x *exchange) requireCatalog() (refusal answer.Refusal, ok bool) {
 	return refusal, true
 }
 
-// mayUse reports whether everything that the request names may be used by whoever asks;
-// by nobody in particular, what is public. A catalog that does not exist costs what any
-// other does.
-func (f *Front) mayUse(x *exchange) bool {
-	may := !x.named.unknown
-	for rest := x.named.ids; len(rest) > 0; {
+// mayUse reports whether client may use all of these external ids, with a blank between them;
+// nil is nobody in particular, who may use what is public. A catalog that does not exist costs
+// what any other does.
+func (f *Front) mayUse(client *directory.Client, ids []byte) bool {
+	may := true
+	for rest := ids; len(rest) > 0; {
 		var id []byte
 		id, rest, _ = bytes.Cut(rest, []byte{' '})
-		_, _, open := f.open(x, id)
+		_, _, open := f.open(client, id)
 		may = open && may
 	}
 	return may
 }
 
-// open finds a catalog, and reports whether whoever asks may use it.
-func (f *Front) open(x *exchange, id []byte) (catalog directory.Catalog, found, open bool) {
+// open finds a catalog, and reports whether client may use it.
+func (f *Front) open(client *directory.Client, id []byte) (catalog directory.Catalog, found, open bool) {
 	catalog, found = f.options.Catalogs.Catalog(id)
 	open = catalog.Public
-	if x.known {
-		open = x.who.Client.MayUse(catalog)
+	if client != nil {
+		open = client.MayUse(catalog)
 	}
 	return catalog, found, found && open
 }

@@ -127,7 +127,7 @@ func (f *Front) Explain(head []byte) Explanation {
 	}
 	for id := range bytes.FieldsSeq(x.named.ids) {
 		one := Named{ExternalID: string(id)}
-		one.Catalog, one.Found, one.Open = f.open(x, id)
+		one.Catalog, one.Found, one.Open = f.open(x.who.Client, id)
 		e.Named = append(e.Named, one)
 	}
 	e.Unknown = x.named.unknown

@@ -111,7 +111,7 @@ func (f *Front) authorize(x *exchange) (refusal answer.Refusal, ok bool) {
 	if refusal, ok = x.requireCatalog(); !ok {
 		return refusal, false
 	}
-	if f.mayUse(x) {
+	if f.mayUse(x.who.Client, x.named.ids) && !x.named.unknown {
 		x.catalog = x.named.ids
 		return refusal, true
 	}

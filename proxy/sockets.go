@@ -11,12 +11,14 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"postern/directory"
 	"postern/registry"
 	"postern/token"
 )
 
-// socketLook is how often an open WebSocket's token is verified again.
-const socketLook = time.Second
+// socketLook is how often it is looked whether an open WebSocket is still allowed: with the
+// directory's own half second at most, what is taken away ends it within a second.
+const socketLook = 500 * time.Millisecond
 
 // sockets are the WebSockets of a front that are open.
 type sockets struct {
@@ -104,7 +106,7 @@ func (f *Front) upgrade(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, 
 	}
 	t := newTunnel(&tunnelPeer{Conn: client.Conn}, &tunnelPeer{Conn: c.Conn, first: bytes.Clone(first)}, tunnelOptions{
 		idle: x.route.WebSocket.Idle, lifetime: x.route.WebSocket.Lifetime, write: x.state.WriteTimeout,
-		every: socketLook, valid: f.stillValid(x), random: f.options.Random, buffers: &f.sockets.buffers, meter: f.meterSocket(x),
+		every: socketLook, allowed: f.stillAllowed(x), random: f.options.Random, buffers: &f.sockets.buffers, meter: f.meterSocket(x),
 	})
 	if !f.sockets.add(t) {
 		return errors.New("the front is shut down")
@@ -150,27 +152,39 @@ func (f *Front) serveSocket(t *tunnel, client *clientConn, head []byte, route st
 	why = t.run()
 }
 
-// stillValid makes the question whether the token that the WebSocket began with is good,
-// and its agreement in force; nil where there is none, or nothing is refused. A fault of
-// ours is no reason to end it.
-func (f *Front) stillValid(x *exchange) func() bool {
-	if !x.known || x.route.Shadow {
+// stillAllowed makes the question whether the WebSocket would be opened again: by the token that
+// it began with, which is good, an agreement in force, and the catalogs that it was let through
+// for; nil where nothing of it can be taken away. A fault of ours is no reason to end it.
+func (f *Front) stillAllowed(x *exchange) func() (ending, string) {
+	if x.route.Shadow || !x.known && len(x.catalog) == 0 {
 		return nil
 	}
-	raw := bytes.Clone(x.raw)
-	return func() (valid bool) {
+	known, raw, catalogs := x.known, bytes.Clone(x.raw), bytes.Clone(x.catalog)
+	return func() (why ending, text string) {
 		defer func() {
 			if p := recover(); p != nil {
-				f.options.Log.Error("panic while verifying a token again", "panic", p, "stack", string(debug.Stack()))
-				valid = true
+				f.options.Log.Error("panic while looking whether a WebSocket is still allowed", "panic", p, "stack", string(debug.Stack()))
+				why = ""
 			}
 		}()
-		now := f.now()
-		who, err := f.options.Verifier.Verify(raw, now)
-		if err != nil {
+		var client *directory.Client
+		if known {
+			now := f.now()
+			who, err := f.options.Verifier.Verify(raw, now)
 			_, invalid := errors.AsType[token.Invalid](err)
-			return !invalid
+			switch {
+			case err != nil && !invalid:
+				return "", ""
+			case invalid, !who.Client.InForce(registry.At(now)) && !who.Client.Shadow():
+				return endInvalid, "the access token is no longer valid"
+			case who.Client.ShadowTerms().Catalogs.State != registry.Unset: // what they do not grant is let through
+				return "", ""
+			}
+			client = who.Client
 		}
-		return who.Client.InForce(registry.At(now)) || who.Client.Shadow()
+		if !f.mayUse(client, catalogs) {
+			return endCatalog, "the catalog is no longer available"
+		}
+		return "", ""
 	}
 }

@@ -23,6 +23,7 @@ const (
 	endClient   ending = "client"   // it said Close, or went away
 	endUpstream ending = "upstream" // the same
 	endInvalid  ending = "invalid_token"
+	endCatalog  ending = "forbidden_catalog"
 	endIdle     ending = "idle"
 	endLifetime ending = "lifetime"
 	endDrain    ending = "drain"
@@ -55,14 +56,14 @@ func (p *tunnelPeer) Read(b []byte) (int, error) {
 }
 
 type tunnelOptions struct {
-	idle     time.Duration       // without a byte either way; then 1001
-	lifetime time.Duration       // then 1001; 0: any
-	write    time.Duration       // for a peer to take what is sent to it
-	every    time.Duration       // between two looks whether the token is still good
-	valid    func() bool         // the look: false ends it with 1008; nil: there is no token
-	random   io.Reader           // for the mask of our Close frame
-	buffers  *sync.Pool          // of *[tunnelPiece]byte
-	meter    func(in, out int64) // counts the bytes that come from the client, and from the upstream; nil: nobody does
+	idle     time.Duration           // without a byte either way; then 1001
+	lifetime time.Duration           // then 1001; 0: any
+	write    time.Duration           // for a peer to take what is sent to it
+	every    time.Duration           // between two looks whether it is still allowed
+	allowed  func() (ending, string) // the look: why not, which ends it with 1008 and the text; "": it is; nil: nothing to look at
+	random   io.Reader               // for the mask of our Close frame
+	buffers  *sync.Pool              // of *[tunnelPiece]byte
+	meter    func(in, out int64)     // counts the bytes that come from the client, and from the upstream; nil: nobody does
 }
 
 // tunnel carries a WebSocket's bytes both ways, unchanged, in constant memory, and ends
@@ -173,14 +174,14 @@ func (t *tunnel) wait(begun time.Time) end {
 			return end{why: endLifetime, code: closeGoingAway, reason: "the connection's time is over"}
 		case !now.Before(quiet):
 			return end{why: endIdle, code: closeGoingAway, reason: "nothing came for too long"}
-		case t.o.valid != nil && !now.Before(look):
-			if !t.o.valid() {
-				return end{why: endInvalid, code: closePolicy, reason: "the access token is no longer valid"}
+		case t.o.allowed != nil && !now.Before(look):
+			if why, text := t.o.allowed(); why != "" {
+				return end{why: why, code: closePolicy, reason: text}
 			}
 			look = now.Add(t.o.every)
 		}
 		next := quiet
-		if t.o.valid != nil && look.Before(next) {
+		if t.o.allowed != nil && look.Before(next) {
 			next = look
 		}
 		if e := begun.Add(t.o.lifetime); t.o.lifetime > 0 && e.Before(next) {

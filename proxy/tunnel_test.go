@@ -317,7 +317,14 @@ func TestTunnelTimes(t *testing.T) {
 func TestTunnelToken(t *testing.T) {
 	t.Parallel()
 	var invalid atomic.Bool
-	l := startTunnel(t, func(o *tunnelOptions) { o.valid = func() bool { return !invalid.Load() } })
+	l := startTunnel(t, func(o *tunnelOptions) {
+		o.allowed = func() (ending, string) {
+			if invalid.Load() {
+				return endInvalid, "the access token is no longer valid"
+			}
+			return "", ""
+		}
+	})
 	l.says(l.client, rawFrame(0x81, 0, true, "one"))
 	l.gets(l.upstream, rawFrame(0x81, 0, true, "one"))
 	invalid.Store(true)
