@@ -155,8 +155,13 @@ func (u *explaining) front(e *environment, expect token.Expect, c *ExplainComman
 			u.close()
 		}
 	}()
-	// Alone, and for one replica: its counts of this second are its own in any case.
-	u.limiter, err = limiter.Open(u.ctx, limiter.Options{Now: e.Now, Random: e.Random, Log: log, Spent: u.store.Spent})
+	// Without Redis: its counts of this second are its own in any case. Where the replicas have
+	// none either, it has the part of one of them.
+	replicas := 1
+	if settings.Redis == "" {
+		replicas = settings.Limits.Replicas
+	}
+	u.limiter, err = limiter.Open(u.ctx, limiter.Options{Now: e.Now, Random: e.Random, Log: log, Replicas: replicas, Spent: u.store.Spent})
 	if err != nil {
 		return nil, err
 	}

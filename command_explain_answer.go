@@ -11,7 +11,8 @@ import (
 func (u *explaining) outcome() explained {
 	f := &u.found
 	x := explained{
-		Method: f.Method, Host: f.Host, Path: f.Path, query: f.Query, Steps: u.steps, Fields: map[string]string{}, Upstream: []string{}, names: f.Identity,
+		Method: f.Method, Host: f.Host, Path: f.Path, query: f.Query, Steps: u.steps, Limits: standings(u.limits),
+		Fields: map[string]string{}, Upstream: []string{}, names: f.Identity,
 	}
 	if f.Route != nil {
 		x.Route = f.Route.Name
@@ -62,6 +63,7 @@ type explained struct {
 	ClientID       string            `json:"client_id"`
 	OrganizationID string            `json:"organization_id"`
 	Steps          []finding         `json:"steps"`
+	Limits         []standing        `json:"limits"`
 	Upstream       []string          `json:"upstream"`
 	ForwardedPath  string            `json:"forwarded_path"`
 	Fields         map[string]string `json:"fields"` // that tell the upstream who is asking

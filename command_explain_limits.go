@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 
+	"postern/limiter"
 	"postern/proxy"
 	"postern/registry"
 )
@@ -61,6 +63,38 @@ func (u *explaining) openBy(one proxy.Named) string {
 	return "is granted by " + sources.Catalogs.From + " " + sources.Catalogs.ID
 }
 
+// standing is a limit as JSON has it.
+type standing struct {
+	Policy    string  `json:"policy"`
+	Value     int64   `json:"value"`
+	Burst     int64   `json:"burst"` // of a rate; 0 otherwise
+	Replicas  int64   `json:"replicas"`
+	Part      float64 `json:"part"` // of value, that each of them judges by
+	PartBurst int64   `json:"part_burst"`
+}
+
+func standings(all []limiter.Standing) []standing {
+	told := make([]standing, 0, len(all))
+	for _, s := range all {
+		told = append(told, standing{s.Policy, s.Limit, s.Burst, s.Replicas, s.Part, s.PartBurst})
+	}
+	return told
+}
+
+// partOf is what one replica judges by, in words.
+func partOf(s limiter.Standing) string {
+	part := strconv.FormatFloat(math.Round(s.Part*1000)/1000, 'f', -1, 64)
+	switch {
+	case strings.HasSuffix(s.Policy, "-rate"):
+		return fmt.Sprintf("%s a second, up to %d at a time", part, s.PartBurst)
+	case strings.HasSuffix(s.Policy, "-issue"):
+		return fmt.Sprintf("%s a minute, up to %d at a time", part, s.PartBurst)
+	case strings.HasSuffix(s.Policy, "-concurrent"):
+		return part + " at once"
+	}
+	return part + ", or that of what was left when it began"
+}
+
 // limited says which limits there are, whose, and what the store knows was spent.
 func (u *explaining) limited() {
 	const live = "; a running postern alone knows what is spent of it"
@@ -81,6 +115,9 @@ func (u *explaining) limited() {
 		default:
 			text = fmt.Sprintf("%d of %d are spent, as the store knows (up to usage.interval of %s late); back at %s",
 				s.Limit-s.Left, s.Limit, time.Duration(u.settings.Usage.Interval), moment(registry.At(u.now.Add(max(s.Wait, s.Resets)))))
+		}
+		if s.Replicas > 1 {
+			text += "; one of " + strconv.FormatInt(s.Replicas, 10) + " replicas judges by its equal part: " + partOf(s)
 		}
 		u.add(name, "ok", "%s: %s", whose, text)
 		if s.Wait > 0 && !strings.HasSuffix(s.Policy, "-issue") {

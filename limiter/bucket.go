@@ -48,6 +48,9 @@ func (f *flow) part(share uint32) uint64 {
 	return max(min(f.per, f.size), hi<<(64-shareBits)|lo>>shareBits)
 }
 
+// admits is how many requests fit an empty bucket of a replica with that share.
+func (f *flow) admits(share uint32) int64 { return int64(f.part(share) / f.per) }
+
 // wait is how long a bucket takes to lose units, rounded up.
 func (f *flow) wait(units uint64, share uint32) int64 {
 	speed := f.rate * uint64(share)

@@ -7,15 +7,19 @@ import (
 	"postern/directory"
 )
 
-// Standing is one limit and what is left of it.
+// Standing is one limit, the part of it that this replica judges by, and what is left.
 type Standing struct {
 	Policy string        // "client-rate", "org-day", …: whose and what
 	Reason answer.Reason // of a refusal
 	Limit  int64         // requests; of a rate: a second, or access tokens a minute
 	Burst  int64         // of a rate
-	Left   int64         // what may still be spent now, here
-	Wait   time.Duration // until one more would be granted; 0: now
-	Resets time.Duration // until all of it is back; 0: it is, or nobody knows
+	// Replicas have an equal part each, and no way to hear of each other; 1: this one has it whole.
+	Replicas  int64
+	Part      float64       // of Limit
+	PartBurst int64         // of Burst
+	Left      int64         // what may still be spent now, here
+	Wait      time.Duration // until one more would be granted; 0: now
+	Resets    time.Duration // until all of it is back; 0: it is, or nobody knows
 }
 
 // Explain says how each limit of c stands at now. It spends nothing.
@@ -44,6 +48,17 @@ func (a *account) stand(all []Standing, allowed *allowance, p portion, at *momen
 			a.check(&v, &only, p, at, loaded)
 		}
 		s := Standing{Policy: names[a.whose+policy], Reason: policy.reason(), Limit: limit, Burst: burst, Wait: time.Duration(v.wait), Resets: time.Duration(v.resets)}
+		s.Replicas = max(1, p.replicas)
+		switch {
+		case s.Replicas == 1:
+			s.Part, s.PartBurst = float64(limit), burst
+		case policy == rate:
+			s.Part, s.PartBurst = float64(limit)/float64(s.Replicas), only.requests.admits(p.requests)
+		case policy == issue:
+			s.Part, s.PartBurst = float64(limit)/float64(s.Replicas), only.issues.admits(p.issues)
+		default:
+			s.Part = float64(a.part(limit, p))
+		}
 		if v.wait == 0 {
 			s.Left = v.left + 1 // as long as nobody takes it
 		}

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"log/slog"
@@ -356,6 +357,10 @@ func TestReplicasAlone(t *testing.T) {
 			t.Helper()
 			w := newWorld(t, func(o *Options) { o.Replicas = replicas })
 			c := client("a", "o", terms, registry.Terms{})
+			said := w.Explain(c, w.now)[0]
+			if part := cmp.Or(float64(said.PartBurst), said.Part); part != float64(want) || said.Replicas != int64(replicas) {
+				t.Errorf("explained as %v of %d replicas, want %d", part, said.Replicas, want)
+			}
 			granted := 0
 			for range want + 3 {
 				if _, ok := w.Take(c, w.now); ok {
@@ -383,8 +388,8 @@ func TestReplicasAlone(t *testing.T) {
 		got, _ := w.take(c, 2)
 		n += got
 	}
-	if n != 100 {
-		t.Errorf("%d granted in 10 s to one of four replicas, want 100 of 400", n)
+	if said := w.Explain(c, w.now)[0]; n != 100 || said.Part != 10 {
+		t.Errorf("%d granted in 10 s to one of four replicas, explained as %v a second, want 100 of 400", n, said.Part)
 	}
 }
 
