@@ -72,7 +72,7 @@ var table = [...]entry{
 	{InvalidScope, 400, "the scope is not licensed"},
 	{UnauthorizedClient, 400, "the client may not get access tokens now"},
 	{UnsupportedGrantType, 400, "the grant type is not supported"},
-	{UnsupportedMediaType, 415, "this media type is not supported here"},
+	{UnsupportedMediaType, 415, "send Content-Type: application/json or application/x-www-form-urlencoded"},
 	{TooLarge, 413, "the request is too large"},
 	{TemporarilyUnavailable, 503, "access tokens cannot be issued right now; try again later"},
 }

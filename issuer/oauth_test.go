@@ -233,6 +233,28 @@ func TestRow064FormCredentialsInQuery(t *testing.T) {
 	}
 }
 
+// TestJSONAnnouncedAsForm: who forgets the Content-Type with curl is told that, and not that
+// the other dialect's parameters are missing.
+func TestJSONAnnouncedAsForm(t *testing.T) {
+	w := start(t, registry.Terms{})
+	f := func(path, content string, told bool, fields ...string) {
+		t.Helper()
+		t.Run(path+" "+content[:1], func(t *testing.T) {
+			r := w.send(postTo(path, content, append(fields, "Content-Type: application/x-www-form-urlencoded")...))
+			w.wantOAuth(r, 400, answer.InvalidRequest)
+			if strings.Contains(r.body, "send Content-Type: application/json") != told {
+				t.Error(r.body)
+			}
+		})
+	}
+	f(testPath, w.good(), true)
+	f(testPath, "\n "+w.good(), true)
+	f(testPath, `{"x":"100%"}`, true, w.basic())
+	f(testPath+"/revoke", `{"token":"x"}`, true, w.basic())
+	f(testPath, "client_id={", false)
+	w.wantGranted(w.submit("", "{&grant_type=client_credentials", w.basic())) // unknown parameters are ignored
+}
+
 func TestRow065GrantType(t *testing.T) {
 	w := start(t, registry.Terms{})
 	f := func(grant string, code answer.Reason) {

@@ -85,7 +85,9 @@ func (i *Issuer) readRequest(ctx *fasthttp.RequestCtx, at route) (req request, r
 	var given parameters
 	switch {
 	case req.dialect == oauth:
-		given, problem = formParameters(body)
+		if given, problem = formParameters(body); looksJSON(body) && given["grant_type"]+given["token"] == "" {
+			problem = "the content is JSON, and is announced as a form: send Content-Type: application/json"
+		}
 	case len(body) > 0 || !presented: // with Basic there may be nothing more to say
 		given, problem = jsonParameters(body, at.members())
 	}
@@ -104,6 +106,12 @@ func (i *Issuer) readRequest(ctx *fasthttp.RequestCtx, at route) (req request, r
 		return no(malformed("token is required", false))
 	}
 	return req, answer.Refusal{}, true
+}
+
+// looksJSON reports whether a form begins as a JSON object does: curl says that what --data
+// sends is a form, whatever it is.
+func looksJSON(form []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(form, " \t\r\n"), []byte("{"))
 }
 
 // members are the names that a route reads in a JSON object.
