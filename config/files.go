@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io/fs"
+	"path/filepath"
 )
 
 const (
@@ -15,11 +16,20 @@ const (
 // open reports whether every user of this machine can read what has mode.
 func open(mode fs.FileMode) bool { return mode.Perm()&0o004 != 0 }
 
+// pathFix is what to do about a file that cannot be read. The path itself is not told: it may
+// be a secret, written where its file's name belongs.
+func pathFix(path string) string {
+	if filepath.IsAbs(path) {
+		return "check its path, and that postern's user may read it"
+	}
+	return "check its path, which is relative to the working directory, and that postern's user may read it"
+}
+
 // pem reads the file that the setting key names.
 func (l *loader) pem(key, path string) (data []byte, mode fs.FileMode, ok bool) {
 	data, mode, err := read(path, maxFile)
 	if err != nil {
-		l.fault(key, "names a file that "+err.Error(), "check its path, and that postern's user may read it")
+		l.fault(key, "names a file that "+err.Error(), pathFix(path))
 		return nil, 0, false
 	}
 	return data, mode, true

@@ -98,7 +98,7 @@ func TestCertificates(t *testing.T) {
 
 	// A key where its file's name belongs is not shown.
 	_, err := Load(Source{Upstream: "http://127.0.0.1:3000", Environ: []string{"POSTERN_FRONT_TLS_KEY=hunter2", "POSTERN_FRONT_TLS_CERTIFICATE=" + certificate}})
-	want := []string{"POSTERN_FRONT_TLS_KEY: front.tls.key: names a file that cannot be read: no such file or directory: check its path, and that postern's user may read it"}
+	want := []string{"POSTERN_FRONT_TLS_KEY: front.tls.key: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it"}
 	if diff := cmp.Diff(want, lines(err)); diff != "" {
 		t.Error(diff)
 	}

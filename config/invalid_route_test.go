@@ -10,13 +10,13 @@ func invalidFronts(f func(name string, want ...string)) {
 	f("certificate-alone",
 		`:1: front.tls.certificate: is set, and front.tls.key is not: set both, or none`)
 	f("certificate-file",
-		`:1: front.tls.certificate: names a file that cannot be read: no such file or directory: check its path, and that postern's user may read it`,
-		`:1: front.tls.key: names a file that cannot be read: no such file or directory: check its path, and that postern's user may read it`)
+		`:1: front.tls.certificate: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it`,
+		`:1: front.tls.key: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it`)
 	f("certificate-text",
 		`:1: front.tls.certificate: names a file that holds no certificate: name a PEM file of certificates`)
 	f("client-ca-alone",
 		`:1: front.tls.client_certificate: needs front.tls.certificate, which is empty: set certificate and key, or remove it`,
-		`:1: front.tls.client_ca: names a file that cannot be read: no such file or directory: check its path, and that postern's user may read it`)
+		`:1: front.tls.client_ca: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it`)
 	f("decision-path",
 		`:1: decision.path: "decision" does not begin with a slash: write it as /segment/segment, of letters, digits and -._~!$&'()*+,=:@`)
 	f("decision-proxies",
@@ -96,7 +96,7 @@ func invalidRoutes(f func(name string, want ...string)) {
 	f("field-date",
 		`:1: routes[0].response_headers[0].name: "Date" is a field that postern sets or removes itself: remove it`)
 	f("field-file",
-		`:1: routes[0].request_headers[0].value_file: names a file that cannot be read: no such file or directory`)
+		`:1: routes[0].request_headers[0].value_file: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it`)
 	f("field-host",
 		`:1: routes[0].request_headers[0].name: "Host" cannot be removed: set it to a value, or leave it as it is`)
 	f("field-host-value",
@@ -162,7 +162,7 @@ func invalidRoutes(f func(name string, want ...string)) {
 		`:1: routes[0].upstream_tls: is set, and no upstream has an https URL: use https in upstream, or remove it`)
 	f("upstream-tls-files",
 		`:1: routes[0].upstream_tls.server_name: "a b" has no valid host name: use a host name in lower case, such as api.internal`,
-		`:1: routes[0].upstream_tls.ca: names a file that cannot be read: no such file or directory: check its path, and that postern's user may read it`,
+		`:1: routes[0].upstream_tls.ca: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it`,
 		`:1: routes[0].upstream_tls.key: is set, and routes[0].upstream_tls.certificate is not: set both, or none`)
 	f("upstream-twice",
 		`:1: routes[0].upstream[1]: "http://a:80" is listed twice: remove one of the two; a weight gives it more requests`,

@@ -130,7 +130,7 @@ func TestInvalidFiles(t *testing.T) {
 	f("key-for-name",
 		`:2: keys: has an unknown key: the keys here are master_key, master_key_file, rotate, publish; a colon needs a space after it`)
 	f("master-key-file",
-		`:1: keys.master_key_file: names a file that cannot be read: no such file or directory`)
+		`:1: keys.master_key_file: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it`)
 	f("master-key-list",
 		`:1: keys.master_key: is a list, not a single value: write one value`)
 	f("master-key",

@@ -51,15 +51,15 @@ func TestMasterKey(t *testing.T) {
 	f("both", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + held, "POSTERN_KEYS_MASTER_KEY=" + aKey}},
 		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: is set, and keys.master_key is too: use one of the two")
 	f("the key where its file's name belongs", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + aKey}},
-		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that cannot be read: no such file or directory")
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that cannot be read: no such file or directory: check its path, which is relative to the working directory, and that postern's user may read it")
 	f("empty file", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + write(t, "key", "\n")}},
 		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that is empty: write the secret to it")
 	f("raw file", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=" + write(t, "key", aKeyRaw)}},
 		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file whose content has a line break or another control character: write it on one line")
 	f("a directory", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=/"}},
-		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that cannot be read: is a directory")
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that cannot be read: is a directory: check its path, and that postern's user may read it")
 	f("a device without end", Source{Environ: []string{"POSTERN_KEYS_MASTER_KEY_FILE=/dev/zero"}},
-		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that is larger than 4KiB")
+		"POSTERN_KEYS_MASTER_KEY_FILE: keys.master_key_file: names a file that is larger than 4KiB: check its path, and that postern's user may read it")
 }
 
 func TestStoreFile(t *testing.T) {
