@@ -64,7 +64,7 @@ func (x *exchange) readOriginal() (refusal answer.Refusal, ok bool) {
 		}
 	}
 	if q.fields != 3 || len(q.method) == 0 || len(q.host) == 0 || len(q.target) == 0 {
-		return invalidQuestion("the original request's method, host and target are needed, once each"), false
+		return invalidQuestion("the original request is needed, each field once: X-Original-Method, -Host and -URI, or X-Forwarded-Method, -Host and -Uri"), false
 	}
 	return h.become(q, x.state.MaxTarget)
 }

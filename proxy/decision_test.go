@@ -165,6 +165,9 @@ func TestDecisionQuestions(t *testing.T) {
 	asked := func(fields ...string) string { return request("GET", "/decision", append(fields, as(callerA))...) }
 	const method, host, target = "X-Forwarded-Method: GET", "X-Forwarded-Host: api.test", "X-Forwarded-Uri: /public"
 	g("nothing", asked(), 400)
+	if m := f.ask(asked(host)); !strings.Contains(m.content, "X-Forwarded-Method") || !strings.Contains(m.content, "X-Original-Method") {
+		t.Errorf("the gateway's operator is not told which fields are needed: %s", m.content)
+	}
 	g("no method", asked(host, target), 400)
 	g("no host", asked(method, target), 400)
 	g("no target", asked(method, host), 400)
