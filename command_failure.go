@@ -57,6 +57,10 @@ func cannot(task string, err error, n next) error {
 			// These say what to do themselves.
 		case errors.Is(err, registry.ErrUnavailable):
 			hint = "another process may hold the store, or its disk may be full or read-only; see to that and try again"
+		case errors.Is(err, registry.ErrDamaged):
+			hint = "keep it, and restore a backup in its place: postern store restore --help"
+		case errors.Is(err, registry.ErrNotStore):
+			hint = "is that the path, or the database, of a store?"
 		default:
 			hint = n.other
 		}

@@ -79,7 +79,7 @@ func (c *StoreRestoreCommand) Run(ctx context.Context, e *environment) error {
 	settings, err := c.settings(e)
 	if err == nil {
 		if _, err = os.Stat(c.File); err != nil {
-			err = fmt.Errorf("%s: %w", c.File, errors.Unwrap(err))
+			err = refuse("name a backup, which is what postern store backup made", "%s: %w", c.File, errors.Unwrap(err))
 		}
 	}
 	if err == nil {
@@ -159,6 +159,9 @@ func (c *StoreCheckCommand) Run(ctx context.Context, e *environment) error {
 		report, err := registry.Check(ctx, settings.Store, settings.Keys.MasterKey, e.copyProgress(c.JSON))
 		if err != nil {
 			return err
+		}
+		if settings.Keys.MasterKey == "" && report.Keys == 0 {
+			e.note("no master key is configured: no signing key was tried")
 		}
 		if c.JSON {
 			err = e.json(report)

@@ -11,9 +11,16 @@ import (
 // ErrInvalid is wrapped by the errors that say what is wrong with the input of a mutation.
 var ErrInvalid = errors.New("invalid input")
 
-// ErrUnwritable is wrapped, beside ErrUnavailable, by an error of Open that does not end by
+// ErrUnwritable is wrapped, beside ErrUnavailable, by an error of opening that does not end by
 // waiting: the store's file or its directory is not for this user to write to.
 var ErrUnwritable = errors.New("no permission to write")
+
+// ErrDamaged and ErrNotStore are the kinds of error of Check, Backup, Copy and Restore about a
+// source that cannot be read, now or later.
+var (
+	ErrDamaged  = errors.New("the store is damaged")
+	ErrNotStore = errors.New("not a store of postern")
+)
 
 // refusal is an error whose text is for people and whose kind is for errors.Is.
 type refusal struct {

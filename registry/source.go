@@ -132,17 +132,23 @@ func (s *source) close() error {
 // sourceFault says in words what is wrong with what should be a store.
 func sourceFault(err error) error {
 	if sqlState(err) == "42P01" { // no such table
-		return fmt.Errorf("it is not a store of postern: %w", err)
+		return &refusal{ErrNotStore, fmt.Sprintf("it is not a store of postern: %v", err)}
+	}
+	if errors.Is(err, sql.ErrNoRows) { // every store has those that are asked for
+		return &refusal{ErrDamaged, fmt.Sprintf("it is damaged: %v", err)}
 	}
 	switch primary(err) {
 	case code.SQLITE_NOTADB:
-		return fmt.Errorf("it is not an SQLite database: %w", err)
+		return &refusal{ErrNotStore, fmt.Sprintf("it is not an SQLite database: %v", err)}
 	case code.SQLITE_ERROR:
-		return fmt.Errorf("it is not a store of postern: %w", err)
+		return &refusal{ErrNotStore, fmt.Sprintf("it is not a store of postern: %v", err)}
+	case code.SQLITE_CANTOPEN, code.SQLITE_READONLY, code.SQLITE_PERM:
+		// Also to read: a journal that was left behind is worked in first.
+		return fmt.Errorf("its file, or the directory it is in, cannot be written to: %w: %w: %w", ErrUnwritable, ErrUnavailable, err)
 	case code.SQLITE_BUSY, code.SQLITE_LOCKED:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case code.SQLITE_CORRUPT:
-		return fmt.Errorf("it is damaged: %w", err)
+		return &refusal{ErrDamaged, fmt.Sprintf("it is damaged: %v", err)}
 	}
 	return err
 }
