@@ -43,8 +43,8 @@ type caller struct {
 // identify authenticates the client behind req, whom it notes there, and answers one that fails too often in
 // other words. Without a Reason in refusal, the caller is who it says. Faults of our own
 // are noted in o.
-func (i *Issuer) identify(ctx context.Context, req *request, source net.IP, now time.Time, o *outage, requestID string) (who caller, refusal answer.Refusal) {
-	who, err := i.authenticate(ctx, req.credentials, registry.At(now))
+func (i *Issuer) identify(req *request, source net.IP, now time.Time, o *outage, requestID string) (who caller, refusal answer.Refusal) {
+	who, err := i.authenticate(req.credentials, registry.At(now))
 	if failed, ok := errors.AsType[failedClient](err); ok {
 		req.known = string(failed)
 	}
@@ -64,16 +64,24 @@ func (i *Issuer) identify(ctx context.Context, req *request, source net.IP, now 
 	return caller{}, answer.Refusal{Reason: answer.InvalidClient}
 }
 
+// inTime reads a client. Not bound to the connection: fasthttp tells nobody that the caller
+// left.
+func inTime(read func(context.Context, string) (*directory.Client, error), id string) (*directory.Client, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	return read(ctx, id)
+}
+
 // authenticate finds the client that c speaks for, and the secret that proves it. It fails
 // with errInvalidClient, with errBusy, or with the store's error when that could not be
 // asked. An unknown identifier costs what a wrong secret costs: one read of the store and
 // the same comparisons.
-func (i *Issuer) authenticate(ctx context.Context, c credentials, now registry.Time) (caller, error) {
+func (i *Issuer) authenticate(c credentials, now registry.Time) (caller, error) {
 	text := []byte(c.clientSecret.Reveal())
 	if !possible(text) || !clientID(c.clientID) {
 		return caller{}, errInvalidClient // nobody has these: no need to look
 	}
-	client, err := i.directory.Client(ctx, c.clientID)
+	client, err := inTime(i.directory.Client, c.clientID)
 	if err != nil && !errors.Is(err, registry.ErrNotFound) {
 		return caller{}, fmt.Errorf("read client: %w", err)
 	}
@@ -82,7 +90,7 @@ func (i *Issuer) authenticate(ctx context.Context, c credentials, now registry.T
 		// What is held may be older than the secret: one that was made a moment ago, on
 		// another replica, is good at once. An unknown client needs no second look: it is
 		// never held, so the store has just been asked.
-		client, err = i.directory.Reread(ctx, c.clientID)
+		client, err = inTime(i.directory.Reread, c.clientID)
 		if err != nil && !errors.Is(err, registry.ErrNotFound) {
 			return caller{}, fmt.Errorf("read client again: %w", err)
 		}
@@ -91,7 +99,7 @@ func (i *Issuer) authenticate(ctx context.Context, c credentials, now registry.T
 		found, ok = i.match(client, text, now)
 	}
 	if !ok && !ours(text) {
-		if found, ok, err = i.matchWeak(ctx, client, text, now); err != nil {
+		if found, ok, err = i.matchWeak(client, text, now); err != nil {
 			return caller{}, err
 		}
 	}
@@ -132,7 +140,7 @@ func (i *Issuer) match(client *directory.Client, text []byte, now registry.Time)
 }
 
 // matchWeak is match by slow hashes.
-func (i *Issuer) matchWeak(ctx context.Context, client *directory.Client, text []byte, now registry.Time) (found registry.ClientSecret, ok bool, err error) {
+func (i *Issuer) matchWeak(client *directory.Client, text []byte, now registry.Time) (found registry.ClientSecret, ok bool, err error) {
 	var live []registry.ClientSecret
 	if client != nil {
 		for _, s := range client.Secrets {
@@ -141,7 +149,9 @@ func (i *Issuer) matchWeak(ctx context.Context, client *directory.Client, text [
 			}
 		}
 	}
-	found, first, ok, err := i.weak.verify(ctx, live, text)
+	waiting, cancel := context.WithTimeout(context.Background(), weakPatience)
+	defer cancel()
+	found, first, ok, err := i.weak.verify(waiting, live, text)
 	if first {
 		i.options.Log.Warn("a client authenticates with an imported secret that is weak: rotate it", "client_id", client.ID)
 	}

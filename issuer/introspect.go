@@ -1,7 +1,6 @@
 package issuer
 
 import (
-	"context"
 	"errors"
 	"strconv"
 
@@ -24,9 +23,7 @@ func (i *Issuer) introspect(ctx *fasthttp.RequestCtx, requestID string) answer.R
 	}
 
 	// client, back-off
-	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.introspecting, requestID)
+	who, refusal := i.identify(&req, ctx.RemoteIP(), started, &i.introspecting, requestID)
 	if refusal.Reason != "" {
 		return i.decline(ctx, req, refusal, requestID)
 	}

@@ -113,7 +113,8 @@ type Options struct {
 }
 
 const (
-	// storeTimeout is how long one request waits for the store in all: past it, 503.
+	// storeTimeout is how long a request waits for the store, once to know its client and once
+	// to record: past it, 503. What checking a secret takes between the two is not the store's.
 	storeTimeout = 2 * time.Second
 
 	// maxAge is how long others may keep the public documents, at most: a removed key is gone

@@ -27,9 +27,7 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	}
 
 	// client, back-off
-	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.issuing, requestID)
+	who, refusal := i.identify(&req, ctx.RemoteIP(), started, &i.issuing, requestID)
 	if refusal.Reason != "" {
 		return i.decline(ctx, req, refusal, requestID)
 	}
@@ -69,6 +67,8 @@ func (i *Issuer) refresh(ctx *fasthttp.RequestCtx, requestID string) answer.Reas
 	}
 
 	// record. Past this line the refresh is durable, and not a moment before.
+	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
 	record, err := i.store.RefreshToken(waiting, old.Token.String(), who.ID, granted.issued, granted.expires)
 	if errors.Is(err, registry.ErrNotFound) { // revoked a moment ago, or minted by a user
 		return i.decline(ctx, req, answer.Refusal{Reason: answer.InvalidToken}, requestID)

@@ -24,14 +24,14 @@ func (i *Issuer) revoke(ctx *fasthttp.RequestCtx, requestID string) answer.Reaso
 	}
 
 	// client, back-off
-	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.revoking, requestID)
+	who, refusal := i.identify(&req, ctx.RemoteIP(), started, &i.revoking, requestID)
 	if refusal.Reason != "" {
 		return i.decline(ctx, req, refusal, requestID)
 	}
 
 	// token
+	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
 	claims, found, err := i.recordOf(waiting, []byte(req.token))
 	if err != nil {
 		return i.decline(ctx, req, i.fault(&i.revoking, "the keys are not known", err, requestID), requestID)

@@ -26,10 +26,8 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 		return i.decline(ctx, req, refusal, requestID)
 	}
 
-	// client, back-off. Not bound to the connection: fasthttp tells nobody that the caller left.
-	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	who, refusal := i.identify(waiting, &req, ctx.RemoteIP(), started, &i.issuing, requestID)
+	// client, back-off
+	who, refusal := i.identify(&req, ctx.RemoteIP(), started, &i.issuing, requestID)
 	if refusal.Reason != "" {
 		return i.decline(ctx, req, refusal, requestID)
 	}
@@ -63,6 +61,8 @@ func (i *Issuer) issue(ctx *fasthttp.RequestCtx, requestID string) answer.Reason
 	}
 
 	// record. Past this line the token is durable, and not a moment before.
+	waiting, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
 	if err := i.store.IssueToken(waiting, record, who.secret.ID); err != nil {
 		return i.decline(ctx, req, i.issuing.begins(i.options.Log, "the store does not keep their records", err, requestID), requestID)
 	}

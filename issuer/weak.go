@@ -10,6 +10,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
@@ -18,9 +19,11 @@ import (
 )
 
 const (
-	weakAtOnce  = 2      // slow hashes computed at the same time
-	weakWaiting = 64     // requests that wait for one; the next is told to come again
-	weakProven  = 65_536 // secrets whose proof is remembered
+	weakAtOnce  = 2  // slow hashes computed at the same time
+	weakWaiting = 64 // requests that wait for one; the next is told to come again
+	// weakPatience is how long one of these waits.
+	weakPatience = 2 * time.Second
+	weakProven   = 65_536 // secrets whose proof is remembered
 )
 
 // errBusy says that too many wait for a slow hash: our own fault, not the caller's.

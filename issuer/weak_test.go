@@ -240,6 +240,18 @@ func (w *world) wantStatus(r reply, status int) {
 	}
 }
 
+// What a slow hash takes is not the store's: the record is still waited for.
+func TestSlowHashLeavesTheStoreItsTime(t *testing.T) {
+	w := start(t, registry.Terms{})
+	w.imported("slow", registry.Argon2id, "correct-horse")
+	check := w.issuer.weak.check
+	w.issuer.weak.check = func(kind registry.SecretKind, hash secret.Secret, text []byte) bool {
+		time.Sleep(storeTimeout)
+		return check(kind, hash, text)
+	}
+	w.wantIssued(w.ask(credentialsOf("slow", "correct-horse")))
+}
+
 // A full queue is no outage, and no failure of the client's.
 func TestWeakQueueFull(t *testing.T) {
 	w := start(t, registry.Terms{})
