@@ -3,14 +3,18 @@ package main
 import (
 	"bytes"
 	"encoding/csv"
+	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"postern/registry"
 	"postern/registry/pgtest"
+	"postern/secret"
 )
 
 // usedOf is the total that the command line tells of a client: one of its members.
@@ -110,6 +114,79 @@ func TestQuotasOverARestart(t *testing.T) {
 	used := s.command("client", "usage", c.id)["total"].(map[string]any)
 	if used["requests"] != 10.0 || used["refused"].(map[string]any)["quota_exceeded"] != 1.0 {
 		t.Errorf("used: %v", used)
+	}
+}
+
+// TestQuotaOfTheMonth at the wire: what it says until it is used up and then, and that after a
+// restart all of this month counts, also of days before, and nothing of the month before.
+func TestQuotaOfTheMonth(t *testing.T) {
+	up := startUpstream(t)
+	const more = "issuer: {url: \"https://api.example.com\"}\nroutes: [{name: api, path: /, upstream: [\"{upstream}\"]}]\n"
+	s := serve(t, up, more)
+	c, _ := s.contract("--quota-month", "3")
+	other, _ := s.contract("--quota-month", "5")
+	token, others := s.goodToken(c), s.goodToken(other)
+	now := time.Now().UTC()
+	begins := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	turns := begins.AddDate(0, 1, 0)
+	asks := func(token string, quota, left int) {
+		t.Helper()
+		refused := left < 0
+		status, code := 200, ""
+		if refused {
+			status, code = 429, "quota_exceeded"
+		}
+		latest := int(time.Until(turns).Seconds()) + 1
+		r := s.get("/a", token)
+		earliest := int(time.Until(turns).Seconds())
+		if r.status != status || refused && r.code() != code || r.header.Get("RateLimit-Policy") != fmt.Sprintf(`"client-month";q=%d`, quota) {
+			t.Errorf("%d left: %d %v %s", left, r.status, r.header, r.body)
+		}
+		wait, ok := strings.CutPrefix(r.header.Get("RateLimit"), fmt.Sprintf(`"client-month";r=%d;t=`, max(0, left)))
+		if seconds, err := strconv.Atoi(wait); !ok || err != nil || seconds < earliest || seconds > latest {
+			t.Errorf("%d left: RateLimit %q, want between %d and %d seconds", left, r.header.Get("RateLimit"), earliest, latest)
+		}
+		if again := r.header.Get("Retry-After"); refused && again != wait || !refused && again != "" {
+			t.Errorf("%d left: Retry-After %q, and RateLimit says %q", left, again, wait)
+		}
+	}
+	for left := 2; left >= -1; left-- {
+		asks(token, 3, left)
+	}
+	for left := 4; left >= 2; left-- {
+		asks(others, 5, left)
+	}
+	if n := s.metric(`postern_refusals_total{reason="quota_exceeded"}`); n != 1 {
+		t.Errorf("%v refusals are counted", n)
+	}
+	if code := s.stop(); code != exitDone {
+		t.Fatalf("exit code %d", code)
+	}
+	addUsage(t, s.store,
+		registry.Usage{ClientID: other.id, Hour: registry.At(begins), Counts: registry.Counts{Requests: 1}},
+		registry.Usage{ClientID: other.id, Hour: registry.At(begins.Add(-time.Hour)), Counts: registry.Counts{Requests: 100}})
+
+	s = serveOn(t, up, s.store, more)
+	asks(token, 3, -1)
+	asks(others, 5, 0)
+	asks(others, 5, -1)
+	s.stop()
+	used := s.command("client", "usage", c.id)["total"].(map[string]any)
+	if used["requests"] != 3.0 || used["refused"].(map[string]any)["quota_exceeded"] != 2.0 {
+		t.Errorf("used: %v", used)
+	}
+}
+
+// addUsage writes to a store that nobody serves what was used long ago.
+func addUsage(t *testing.T, store string, used ...registry.Usage) {
+	t.Helper()
+	r, err := registry.Open(t.Context(), registry.Options{DSN: secret.Secret(store)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.AddUsage(t.Context(), registry.UsageBatch{Writer: "long ago", Number: 1, Usage: used}); err != nil {
+		t.Fatal(err)
 	}
 }
 
