@@ -38,7 +38,7 @@ func homes() map[string][]string {
 		"github.com/valyala/fasthttp":                             {"proxy", "issuer", "answer", "main"},
 		"github.com/prometheus/client_golang":                     {"registry", "directory", "proxy", "issuer", "verifier", "limiter", "usage", "main"},
 		"github.com/google/uuid":                                  {"registry", "directory", "token", "proxy", "issuer", "verifier", "main"},
-		"github.com/redis/rueidis":                                {"limiter"},
+		"github.com/gomodule/redigo":                              {"limiter"},
 		"golang.org/x/sys":                                        {"proxy"},
 		"golang.org/x/sync":                                       {"verifier"},
 		"golang.org/x/crypto":                                     {"secret", "issuer"},

@@ -54,9 +54,12 @@
 //
 // A user of Redis needs no more than
 //
-//	ACL SETUSER postern on >password ~postern:limits:* +hset +hsetnx +hgetall +hdel +expire +hello +ping
+//	ACL SETUSER postern on >password ~{postern:limits}:* +hset +hsetnx +hgetall +hdel +expire
 //
-// (+select too for a database by number, +cluster for a cluster). Each command has one key.
-// Keys hold the ids of organizations and clients, and expire: Redis must not evict others to
-// make room. Two installations need two databases.
+// (+select too for a database by number). Keys hold the ids of organizations and clients, and
+// expire: Redis must not evict others to make room. Two installations need two databases.
+//
+// A cluster will do, by the address of any node: each command has one key, and all keys one
+// hash tag, so that one node has them. Where it names another node, that is asked at once;
+// while the keys are on their way from node to node (ASK, TRYAGAIN), Redis is away.
 package limiter

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/rueidis"
+	"github.com/gomodule/redigo/redis"
 )
 
 // message is one account's report for one day.
@@ -24,27 +24,22 @@ func (s *share) exchange(ctx context.Context, part []*view, at moment) error {
 	for _, v := range part {
 		messages = s.write(messages, v, at)
 	}
-	commands := make(rueidis.Commands, 0, 2*len(messages))
-	b := s.client.B
+	commands := make([]command, 0, 3*len(messages))
 	for _, m := range messages {
-		commands = append(commands,
-			b().Hset().Key(m.key).FieldValue().FieldValue(s.id, m.state.String()).Build(),
-			b().Hgetall().Key(m.key).Build())
+		commands = append(commands, say("HSET", m.key, s.id, m.state.String()), say("HGETALL", m.key))
 	}
 	for _, m := range messages {
 		if !s.keys[m.key] {
-			commands = append(commands, b().Expire().Key(m.key).Seconds(m.keep).Build())
+			commands = append(commands, say("EXPIRE", m.key, m.keep))
 		}
 	}
-	answers := s.client.DoMulti(ctx, commands...)
-	for _, a := range answers {
-		if err := a.Error(); err != nil {
-			return fmt.Errorf("tell Redis what was spent: %w", err)
-		}
+	answers, err := s.ask(ctx, commands...)
+	if err != nil {
+		return fmt.Errorf("tell Redis what was spent: %w", err)
 	}
 	heard := make([]map[string]string, len(messages))
 	for i, m := range messages {
-		texts, err := answers[2*i+1].AsStrMap()
+		texts, err := redis.StringMap(answers[2*i+1], nil)
 		if err != nil {
 			return fmt.Errorf("read what was spent from Redis: %w", err)
 		}
@@ -148,7 +143,7 @@ func (s *share) catchUp(ctx context.Context, messages []*message, at moment) err
 	final := at.now.Unix()-at.begins >= int64(settles/time.Second)
 	today := at.calendar.day
 	var all []missed
-	var commands rueidis.Commands
+	var commands []command
 	for _, m := range messages {
 		if m.day != today || m.keep != keepMonth {
 			continue
@@ -156,15 +151,18 @@ func (s *share) catchUp(ctx context.Context, messages []*message, at moment) err
 		if days, any := s.missing(m.view, at, final); any {
 			all = append(all, days)
 			for day := days.first; day < today; day++ {
-				commands = append(commands, s.client.B().Hgetall().Key(keyOf(m.view.of, day)).Build())
+				commands = append(commands, say("HGETALL", keyOf(m.view.of, day)))
 			}
 		}
 	}
-	answers := s.client.DoMulti(ctx, commands...)
+	answers, err := s.ask(ctx, commands...)
+	if err != nil {
+		return fmt.Errorf("read what was spent from Redis: %w", err)
+	}
 	for _, days := range all {
 		news, v := int64(0), days.view
 		for day := days.first; day < today; day++ {
-			texts, err := answers[0].AsStrMap()
+			texts, err := redis.StringMap(answers[0], nil)
 			if err != nil {
 				return fmt.Errorf("read what was spent from Redis: %w", err)
 			}
@@ -331,8 +329,7 @@ func portionOf(mine, others, replicas int64) uint32 {
 func (s *share) giveBack(ctx context.Context, key string, lost map[string]*known) error {
 	for id, k := range lost {
 		old := state{requests: k.requests, issued: k.issued}
-		c := s.client.B().Hsetnx().Key(key).Field(id).Value(old.String()).Build()
-		if err := s.client.Do(ctx, c).Error(); err != nil {
+		if _, err := s.ask(ctx, say("HSETNX", key, id, old.String())); err != nil {
 			return fmt.Errorf("give back to Redis what it lost: %w", err)
 		}
 	}

@@ -4,7 +4,6 @@ package limiter
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -17,18 +16,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
+	"github.com/gomodule/redigo/redis"
 )
 
 // redisServer is a private Redis, for one test, that keeps nothing on disk. It listens on a
 // port of its own of 127.0.0.1, the same after a restart.
 type redisServer struct {
-	t    *testing.T
-	port int
-	dir  string
-	args []string
-	tls  *tls.Config // nil: without
-	cmd  *exec.Cmd   // nil: not running
+	t        *testing.T
+	port     int
+	dir      string
+	args     []string
+	tls      *tls.Config // nil: without
+	password string      // of the test itself
+	cmd      *exec.Cmd   // nil: not running
 }
 
 // patience is the most that anything but a measurement may take.
@@ -51,16 +51,21 @@ func newRedis(t *testing.T, args ...string) *redisServer {
 		}
 		t.Skip("SKIPPED: redis-server is missing; install it to run this test")
 	}
+	r := &redisServer{t: t, port: freePort(t), dir: t.TempDir(), args: args}
+	t.Cleanup(r.kill)
+	return r
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &redisServer{t: t, port: l.Addr().(*net.TCPAddr).Port, dir: t.TempDir(), args: args}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.kill)
-	return r
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (r *redisServer) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.port)) }
@@ -126,17 +131,28 @@ func (r *redisServer) signal(s syscall.Signal) {
 }
 
 // do runs one command, for the test itself, and returns what a hash holds where it is asked for.
-func (r *redisServer) do(words ...string) map[string]string {
+func (r *redisServer) do(words ...any) map[string]string {
 	r.t.Helper()
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{r.address()}, DisableCache: true, ForceSingleClient: true})
+	all, _ := redis.StringMap(r.run(words...), nil)
+	return all
+}
+
+// run runs one command, for the test itself, and returns its answer.
+func (r *redisServer) run(words ...any) any {
+	r.t.Helper()
+	answer, err := r.try(words...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer
+}
+
+func (r *redisServer) try(words ...any) (any, error) {
+	r.t.Helper()
+	c, err := redis.Dial("tcp", r.address(), redis.DialUseTLS(r.tls != nil), redis.DialTLSConfig(r.tls), redis.DialPassword(r.password))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer c.Close()
-	answer := c.Do(context.Background(), c.B().Arbitrary(words...).Build())
-	if err := answer.Error(); err != nil {
-		r.t.Fatal(err)
-	}
-	all, _ := answer.AsStrMap()
-	return all
+	return c.Do(words[0].(string), words[1:]...)
 }

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/rueidis"
+	"github.com/gomodule/redigo/redis"
 )
 
 const (
@@ -23,7 +23,8 @@ const (
 	clean = time.Minute            // without a sign: it is removed
 	quiet = 2 * time.Second        // without a request: an account is told no more
 
-	keyPrefix = "postern:limits:"
+	// All keys have one hash tag: one node of a cluster has them.
+	keyPrefix = "{postern:limits}:"
 	present   = keyPrefix + "replicas"
 
 	// How long keys stay, in seconds: of a day, longer than clocks differ; where there is a
@@ -31,6 +32,7 @@ const (
 	keepDay, keepMonth = 2 * 24 * 3600, 33 * 24 * 3600
 
 	batch = 256 // accounts in one pipeline
+	hops  = 3   // from node to node of a cluster, at once
 )
 
 // share is the part of a limiter that talks to Redis. All but heard, head and wake belongs
@@ -38,9 +40,9 @@ const (
 type share struct {
 	l       *Limiter
 	id      string
-	options rueidis.ClientOption
-	client  rueidis.Client // nil: not connected
-	heard   atomic.Int64   // by the limiter's clock, when all was heard of last; 0: never
+	address place
+	redis   *connection  // nil: not connected
+	heard   atomic.Int64 // by the limiter's clock, when all was heard of last; 0: never
 
 	head atomic.Pointer[account] // of those that are to be told anew, a stack
 	wake chan struct{}
@@ -61,29 +63,18 @@ type peer struct {
 	since int64 // when it changed
 }
 
-var (
-	errURL      = errors.New("redis: this is no address of a Redis: write redis://user:password@host:port/number, or rediss:// for TLS; all but host is optional")
-	errMismatch = errors.New("the answer is not to what was asked: something between postern and Redis mixes answers up")
-)
+var errMismatch = errors.New("the answer is not to what was asked: something between postern and Redis mixes answers up")
 
 func newShare(l *Limiter) (*share, error) {
-	o, err := rueidis.ParseURL(l.options.Redis.Reveal())
-	if err != nil { // its text may hold the password
-		return nil, errURL
+	address, err := parseAddress(l.options.Redis, l.options.Roots)
+	if err != nil {
+		return nil, err
 	}
-	if o.TLSConfig != nil {
-		o.TLSConfig.RootCAs = l.options.Roots
-	}
-	o.DisableCache, o.DisableRetry, o.ClientSetInfo = true, true, rueidis.DisableClientSetInfo
-	o.ReadBufferEachConn, o.WriteBufferEachConn = 32<<10, 32<<10
-	o.PipelineMultiplex = -1 // one connection
-	o.RingScaleEachConn = 6
-	o.Dialer.Timeout, o.ConnWriteTimeout = late, late
 	id := make([]byte, 8)
 	if _, err := io.ReadFull(l.options.Random, id); err != nil {
 		return nil, fmt.Errorf("name this replica: %w", err)
 	}
-	return &share{l: l, id: hex.EncodeToString(id), options: o, wake: make(chan struct{}, 1),
+	return &share{l: l, id: hex.EncodeToString(id), address: address, wake: make(chan struct{}, 1),
 		views: map[*account]*view{}, peers: map[string]*peer{}, keys: map[string]bool{}}, nil
 }
 
@@ -156,14 +147,14 @@ func (s *share) run(ctx context.Context) {
 
 // leave tells what was spent last, and that this replica is gone.
 func (s *share) leave() {
-	if s.client == nil {
+	if s.redis == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), late/2)
 	defer cancel()
 	s.leaving = true
 	if err := s.round(ctx, true); err == nil {
-		_ = s.client.Do(ctx, s.client.B().Hdel().Key(present).Field(s.id).Build()).Error() // the others find out
+		_, _ = s.ask(ctx, say("HDEL", present, s.id)) // the others find out
 	}
 	s.disconnect()
 }
@@ -181,12 +172,28 @@ func (s *share) note(err error) {
 }
 
 func (s *share) disconnect() {
-	if s.client == nil {
-		return
+	if s.redis != nil {
+		s.redis.end()
+		s.redis = nil
 	}
-	client := s.client
-	s.client = nil
-	s.l.done.Go(client.Close) // it waits up to a second for a Redis that hangs
+}
+
+// ask sends the commands in one go and returns an answer to each, or the first error. A
+// node of a cluster that does not have the keys names the one that does, and that is asked:
+// all of it anew, since telling anything twice changes nothing.
+func (s *share) ask(ctx context.Context, commands ...command) ([]any, error) {
+	for range 1 + hops {
+		answers, err := s.redis.ask(ctx, commands)
+		to, moved := s.redis.moved(err)
+		if !moved {
+			return answers, err
+		}
+		s.disconnect()
+		if s.redis, err = connect(ctx, to); err != nil {
+			return nil, fmt.Errorf("connect to the node that has the keys: %w", err)
+		}
+	}
+	return nil, errMoved
 }
 
 // round is one report with its answers: of all accounts, or of those alone that were idle.
@@ -198,13 +205,12 @@ func (s *share) round(ctx context.Context, all bool) (err error) {
 	}()
 	known := len(s.active)
 	s.collect()
-	if s.client == nil {
-		if s.client, err = rueidis.NewClient(s.options); err != nil {
-			s.client = nil
+	if s.redis == nil {
+		if s.redis, err = connect(ctx, s.address); err != nil {
 			return fmt.Errorf("connect to Redis: %w", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, late)
+	ctx, cancel := patient(ctx)
 	defer cancel()
 	at := s.l.at(s.l.options.Now())
 	if !all {
@@ -278,17 +284,11 @@ func (s *share) meet(ctx context.Context, at moment) error {
 	t := at.t
 	s.number++
 	sign := fmt.Sprint(s.number)
-	b := s.client.B
-	answers := s.client.DoMulti(ctx,
-		b().Hset().Key(present).FieldValue().FieldValue(s.id, sign).Build(),
-		b().Hgetall().Key(present).Build(),
-		b().Expire().Key(present).Seconds(keepDay).Build())
-	for _, a := range answers {
-		if err := a.Error(); err != nil {
-			return fmt.Errorf("tell Redis that this replica is there: %w", err)
-		}
+	answers, err := s.ask(ctx, say("HSET", present, s.id, sign), say("HGETALL", present), say("EXPIRE", present, keepDay))
+	if err != nil {
+		return fmt.Errorf("tell Redis that this replica is there: %w", err)
 	}
-	all, err := answers[1].AsStrMap()
+	all, err := redis.StringMap(answers[1], nil)
 	if err != nil {
 		return fmt.Errorf("read the replicas from Redis: %w", err)
 	}
@@ -306,14 +306,14 @@ func (s *share) meet(ctx context.Context, at moment) error {
 		if s.live(id, t) {
 			n++
 		} else if t-p.since > int64(clean) {
-			if err := s.client.Do(ctx, b().Hdel().Key(present).Field(id).Build()).Error(); err != nil {
+			if _, err := s.ask(ctx, say("HDEL", present, id)); err != nil {
 				return fmt.Errorf("remove a replica that is gone from Redis: %w", err)
 			}
 			delete(s.peers, id)
 		}
 	}
 	s.l.replicas.Store(n)
-	if added, err := answers[0].AsInt64(); err == nil && added == 1 {
+	if answers[0] == int64(1) {
 		s.tellAll(at.calendar.day) // Redis is new to this replica, or lost its data
 	}
 	return nil
