@@ -99,7 +99,7 @@ func testRefusals(t *testing.T, tools []helm, chart string) {
 	f("memory of another unit", "resources.limits.memory=320MB",
 		`- resources.limits.memory is "320MB", which is no amount of memory: use one such as 320Mi or 1Gi`)
 	f("too little memory", "resources.limits.memory=16Mi",
-		`- resources.limits.memory is "16Mi", less than the 33 MB that postern takes when it is idle: use 64Mi or more`)
+		`- resources.limits.memory is "16Mi", less than the 31 MB that postern takes when it is idle: use 64Mi or more`)
 	f("loopback", "config.admin.listen=127.0.0.1:9090",
 		`- config.admin.listen is "127.0.0.1:9090", which nobody outside the pod reaches, not even its probes: use ":9090"`)
 	f("one port", "config.front.listen=:9090",

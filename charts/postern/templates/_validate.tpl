@@ -106,7 +106,7 @@
 {{- if eq $memory "0" -}}
 {{- $faults = append $faults (printf "resources.limits.memory is %q, which is no amount of memory: use one such as 320Mi or 1Gi" (toString .Values.resources.limits.memory)) -}}
 {{- else if and $memory (lt (int $memory) 32) -}}
-{{- $faults = append $faults (printf "resources.limits.memory is %q, less than the 33 MB that postern takes when it is idle: use 64Mi or more" (toString .Values.resources.limits.memory)) -}}
+{{- $faults = append $faults (printf "resources.limits.memory is %q, less than the 31 MB that postern takes when it is idle: use 64Mi or more" (toString .Values.resources.limits.memory)) -}}
 {{- end -}}
 {{- if eq .Values.mode "gateway" -}}
 {{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
