@@ -153,7 +153,7 @@ const (
 func LoadDomain(file string, stdin io.Reader, environ []string) (d Domain, err error) {
 	l := newLoader(Source{File: file, Environ: environ})
 	l.into, l.marks, l.split = reflect.ValueOf(&d).Elem(), maxDomainMarks, "split the file: several are applied as one"
-	d.origins, d.file = l.origins, file
+	d.origins, d.file, l.beside = l.origins, file, file != "-"
 	var text []byte
 	if file == "-" {
 		text, err = readAll(stdin, maxDomainFile)

@@ -18,18 +18,22 @@ func open(mode fs.FileMode) bool { return mode.Perm()&0o004 != 0 }
 
 // pathFix is what to do about a file that cannot be read. The path itself is not told: it may
 // be a secret, written where its file's name belongs.
-func pathFix(path string) string {
-	if filepath.IsAbs(path) {
-		return "check its path, and that postern's user may read it"
+func (l *loader) pathFix(path string) string {
+	whence := ""
+	switch {
+	case l.beside: // and path has been joined to it
+		whence = ", relative to this file unless it begins with a slash"
+	case !filepath.IsAbs(path):
+		whence = ", which is relative to the working directory"
 	}
-	return "check its path, which is relative to the working directory, and that postern's user may read it"
+	return "check its path" + whence + ", and that postern's user may read it"
 }
 
 // pem reads the file that the setting key names.
 func (l *loader) pem(key, path string) (data []byte, mode fs.FileMode, ok bool) {
 	data, mode, err := read(path, maxFile)
 	if err != nil {
-		l.fault(key, "names a file that "+err.Error(), pathFix(path))
+		l.fault(key, "names a file that "+err.Error(), l.pathFix(path))
 		return nil, 0, false
 	}
 	return data, mode, true

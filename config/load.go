@@ -62,6 +62,7 @@ type loader struct {
 	known      map[reflect.Type][]setting
 	identities map[string]bool // what identity has found
 	readable   bool            // the file can be read by everybody on this machine
+	beside     bool            // files that it names are looked for from where it is
 }
 
 func newLoader(s Source) *loader {

@@ -89,7 +89,7 @@ func (l *loader) pick(key, fileKey string, written secret.Secret, path string) s
 	data, mode, err := read(path, maxSecretFile)
 	switch {
 	case err != nil:
-		l.fault(fileKey, "names a file that "+err.Error(), pathFix(path))
+		l.fault(fileKey, "names a file that "+err.Error(), l.pathFix(path))
 		return ""
 	case open(mode):
 		l.warn(fileKey, readableProblem, readableFix)
