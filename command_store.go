@@ -169,7 +169,7 @@ func (c *StoreCheckCommand) Run(ctx context.Context, e *environment) error {
 			err = e.tables(report.Tables)
 		}
 		if err == nil && len(report.Faults) > 0 {
-			err = refuse("restore a backup, or ask for help before you serve it", "the store has %s:\n%s", counted(len(report.Faults), "fault"), strings.Join(report.Faults, "\n"))
+			err = refuse("where that is not the master key, restore a backup, or ask for help before you serve it", "the store has %s:\n%s", counted(len(report.Faults), "fault"), strings.Join(report.Faults, "\n"))
 		}
 		return err
 	}()
