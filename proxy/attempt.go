@@ -38,7 +38,7 @@ func (f *Front) send(ctx *fasthttp.RequestCtx, x *exchange) error {
 				return nil
 			}
 			if stale = t.reused && !began && !isTimeout(err); !stale && !clientFault(err) {
-				t.endpoint.failed()
+				t.endpoint.failed(err)
 			}
 			f.done(x, false)
 		}

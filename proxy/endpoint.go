@@ -35,6 +35,7 @@ type endpoint struct {
 	failures atomic.Int64  // consecutive ones
 	until    atomic.Int64  // Unix nanoseconds: while opened it is not tried before
 	probing  atomic.Bool   // a request tries it
+	told     atomic.Int64  // Unix nanoseconds: when the log was told why it failed
 
 	mu     sync.Mutex      // for slice work only
 	idle   []*upstreamConn // the last one was used last

@@ -14,6 +14,9 @@ const (
 	unwell                    // its check failed; a check that succeeds ends it
 )
 
+// failureNotice is the least time between two log lines about one endpoint's failures.
+const failureNotice = 10 * time.Second
+
 // well reports whether the endpoint gets requests.
 func (e *endpoint) well() bool { return e.state.Load() == 0 }
 
@@ -30,16 +33,20 @@ func (e *endpoint) succeeded() {
 
 // failed says that the endpoint refused or reset the connection, did not answer in
 // time, or said what is no answer. As many in a row as are configured open it. An answer
-// of 502, 503 or 504 is no failure of it; nor is a kept connection that it closed.
-func (e *endpoint) failed() {
-	limit := e.pool.upstream.Failures
-	if e.failures.Add(1) < int64(limit) || limit <= 0 {
+// of 502, 503 or 504 is no failure of it; nor is a kept connection that it closed. The
+// client is not told the cause, so the log is, now and then.
+func (e *endpoint) failed(cause error) {
+	limit, inARow, now := e.pool.upstream.Failures, e.failures.Add(1), e.pool.options.now()
+	if told := e.told.Load(); now.UnixNano()-told >= int64(failureNotice) && e.told.CompareAndSwap(told, now.UnixNano()) {
+		e.pool.options.log.Warn("an upstream failed", "upstream", e.label, "error", cause, "in_a_row", inARow)
+	}
+	if inARow < int64(limit) || limit <= 0 {
 		return
 	}
 	if len(e.pool.endpoints) == 1 { // who would be asked instead?
 		return
 	}
-	e.until.Store(e.pool.options.now().Add(e.pool.upstream.Open).UnixNano())
+	e.until.Store(now.Add(e.pool.upstream.Open).UnixNano())
 	if e.state.Or(opened)&opened == 0 {
 		e.pool.options.log.Warn("an upstream failed too often in a row; it gets no requests for a while",
 			"upstream", e.label, "failures", limit, "open", e.pool.upstream.Open)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -43,13 +44,13 @@ func TestPoolOpens(t *testing.T) {
 	}
 	end := func() { bad.load.Add(1); taken{endpoint: bad, probe: true}.end() }
 
-	bad.failed()
-	bad.failed()
+	bad.failed(io.EOF)
+	bad.failed(io.EOF)
 	bad.succeeded()
-	bad.failed()
-	bad.failed()
+	bad.failed(io.EOF)
+	bad.failed(io.EOF)
 	share(true) // never three in a row
-	bad.failed()
+	bad.failed(io.EOF)
 	share(false)
 	clock.pass(open - 1)
 	share(false)
@@ -63,7 +64,7 @@ func TestPoolOpens(t *testing.T) {
 	}
 	probes()
 	share(false) // one at a time
-	bad.failed()
+	bad.failed(io.EOF)
 	end()
 	share(false)
 	clock.pass(open)
@@ -72,7 +73,7 @@ func TestPoolOpens(t *testing.T) {
 	share(true)
 	// The request that tried it goes on while it opens again.
 	for range 3 {
-		bad.failed()
+		bad.failed(io.EOF)
 	}
 	clock.pass(open)
 	probes()
@@ -105,11 +106,39 @@ func TestPoolAllOpen(t *testing.T) {
 	}
 }
 
+// TestPoolTellsWhy: the client is told nothing of why its upstream did not answer, so the log
+// is at the first failure, also of a route's only upstream, and it is not flooded.
+func TestPoolTellsWhy(t *testing.T) {
+	var log buffer
+	p, clock := startPool(t, Upstream{Failures: 5, Endpoints: []Endpoint{tcp("127.0.0.1:1")}}, func(o *poolOptions) {
+		o.log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	f := func(wantLines int) {
+		t.Helper()
+		for range 100 {
+			if _, err := p.take(nil, false); err == nil {
+				t.Fatal("port 1 is served")
+			}
+		}
+		if n := strings.Count(log.String(), "an upstream failed"); n != wantLines {
+			t.Errorf("%d lines, want %d: %s", n, wantLines, log.String())
+		}
+	}
+	f(1)
+	if told := log.String(); !strings.Contains(told, "upstream=http://127.0.0.1:1 ") || !strings.Contains(told, "connection refused") {
+		t.Error(told)
+	}
+	clock.pass(failureNotice - 1)
+	f(1)
+	clock.pass(1)
+	f(2)
+}
+
 // TestPoolNeverOpens: a limit of 0 is none.
 func TestPoolNeverOpens(t *testing.T) {
 	p, _ := startPool(t, Upstream{Endpoints: []Endpoint{tcp("127.0.0.1:1")}})
 	for range 1000 {
-		p.endpoints[0].failed()
+		p.endpoints[0].failed(io.EOF)
 	}
 	if !p.endpoints[0].well() {
 		t.Error("it is open")
@@ -157,7 +186,7 @@ func TestPoolChecks(t *testing.T) {
 	}
 	f("HTTP/1.1 503 No\r\n\r\n", false)
 	f("HTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 302 Found\r\n\r\n", true)
-	e.failed() // a check that is good closes what requests have opened
+	e.failed(io.EOF) // a check that is good closes what requests have opened
 	until(t, "well after a failure", e.well)
 	if !p.endpoints[1].well() || p.endpoints[2].well() {
 		t.Error("the others: the one that answers is not well, or the one that refuses is")

@@ -166,7 +166,7 @@ func (p *pool) take(avoid *endpoint, fresh bool) (taken, error) {
 	conn, err := e.connect(ctx)
 	if err != nil {
 		if !ownFault(err) {
-			e.failed()
+			e.failed(err)
 		}
 		t.end()
 		return taken{endpoint: e}, err

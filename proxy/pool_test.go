@@ -378,7 +378,7 @@ func TestPoolMetrics(t *testing.T) {
 	one.put(a)
 	one.drop(b)
 	other.drop(p)
-	other.endpoints[0].failed()
+	other.endpoints[0].failed(io.EOF)
 	f(map[string]float64{
 		"postern_upstream_connections http://" + address: 1, "postern_upstream_connections unix:/run/s": 0,
 		"postern_upstream_healthy http://" + address: 0, "postern_upstream_healthy unix:/run/s": 1})
@@ -408,7 +408,7 @@ func TestPoolAtOnce(t *testing.T) {
 				}
 				switch (n + i) % 5 {
 				case 0:
-					one.endpoint.failed()
+					one.endpoint.failed(io.EOF)
 					p.mayRetry()
 					p.drop(one)
 				case 1:

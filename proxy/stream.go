@@ -93,7 +93,7 @@ func (s *answerStream) Close() (err error) {
 	read, write := s.pour()
 	s.conn = nil
 	if read != nil && !clientFault(read) {
-		x.taken.endpoint.failed()
+		x.taken.endpoint.failed(read)
 	}
 	f.done(x, s.keep && s.ended)
 	reason := answer.OK
