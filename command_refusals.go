@@ -15,8 +15,8 @@ import (
 // RefusalsCommand asks a running postern what it refused lately.
 type RefusalsCommand struct {
 	door
-	Client    string        `xor:"whose" required:"" placeholder:"ID" help:"The client whose requests were refused."`
-	RequestID string        `name:"request-id" xor:"whose" required:"" placeholder:"ID" help:"The request, by the request_id in its answer or the field X-Request-Id."`
+	Client    string        `xor:"whose" placeholder:"ID" help:"The client whose requests were refused."`
+	RequestID string        `name:"request-id" xor:"whose" placeholder:"ID" help:"Instead of a client: the request, by the request_id in its answer or the field X-Request-Id."`
 	Timeout   time.Duration `default:"3s" placeholder:"DURATION" help:"How long to wait for the answer."`
 	JSON      bool          `name:"json" help:"Answer with JSON, for machines; times are Unix milliseconds."`
 }
@@ -28,8 +28,11 @@ func (RefusalsCommand) Help() string {
 		example("postern refusals --client "+exampleID+" --url http://127.0.0.1:9090")
 }
 
-// Validate refuses to wait no time, and an address that leads elsewhere.
+// Validate refuses to ask about nobody, to wait no time, and an address that leads elsewhere.
 func (c *RefusalsCommand) Validate() error {
+	if c.Client == "" && c.RequestID == "" { // required flags of an xor group read as if both were
+		return errors.New("use --client ID or --request-id ID")
+	}
 	if c.Timeout <= 0 {
 		return errors.New("--timeout: use a duration above 0, for example 3s")
 	}
