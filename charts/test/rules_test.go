@@ -113,7 +113,7 @@ monitoring:
 			"docs/runbook.md#", "https://git.example.com/runbook.md#",
 			`route!~"none"`, `route!~"none|/down\\.loads"`,
 			"0.02 # failing\n", "0.1 # failing\n",
-			"300 # feedStale\n", "1e+06 # feedStale\n",
+			"180 # feedStale\n", "1e+06 # feedStale\n",
 			"0.25 # credentialsRefused\n", "0.5 # credentialsRefused\n",
 			"1 # credentialsRefusedRate\n", "20 # credentialsRefusedRate\n",
 		).Replace(string(file))
@@ -134,6 +134,29 @@ monitoring:
 			t.Errorf("-want +got:\n%s", diff)
 		}
 		checkRules(t, spec)
+	})
+	t.Run("follows the configuration", func(t *testing.T) {
+		f := func(verify, feedStale, want string) {
+			t.Helper()
+			got, _ := rulesOf(render("config: {verify: {" + verify + "}}\nmonitoring: {rules: {enabled: true, thresholds: {" + feedStale + "}}}"))
+			for _, g := range got.Groups {
+				for _, r := range g.Rules {
+					if _, limit, _ := strings.Cut(r.Expr, "> "); r.Alert == "PosternFeedStale" && limit != want+" # feedStale\n" {
+						t.Errorf("%s, %s: fires from %q on, want %s", verify, feedStale, limit, want)
+					}
+				}
+			}
+		}
+		f("on_stale: serve", "", "180")
+		f("max_staleness: 5m", "", "180")
+		f("max_staleness: 1h1m0.5s", "", "3540")
+		f("max_staleness: 150000ms", "", "30")
+		f("max_staleness: 1m", "", "10")
+		f("max_staleness: '${STALENESS}'", "", "180")
+		f("max_staleness: 1h", "feedStale: 90", "90")
+		f("max_staleness: 1h", "feedStale: '90'", "90")
+		f("max_staleness: 1h", "feedStale: 0", "0")
+		f("max_staleness: 1h", "feedStale: null", "3480")
 	})
 	t.Run("sidecar", func(t *testing.T) {
 		objects := render("mode: sidecar\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}")

@@ -12,7 +12,11 @@ relabelings:
 {{- define "postern.rules" -}}
 {{- $values := .Values.monitoring.rules -}}
 {{- $text := .Files.Get "files/alerts.yaml" -}}
-{{- range $name, $value := $values.thresholds -}}
+{{- $thresholds := $values.thresholds -}}
+{{- if eq (get $thresholds "feedStale" | toString) "" -}}
+{{- $thresholds = merge (dict "feedStale" (include "postern.feedStale" .)) $thresholds -}}
+{{- end -}}
+{{- range $name, $value := $thresholds -}}
 {{- $text = regexReplaceAll (printf "[0-9.]+ # %s\n" $name) $text (printf "%v # %s\n" $value $name) -}}
 {{- end -}}
 {{- $routes := list "none" -}}
@@ -35,6 +39,20 @@ relabelings:
 {{- if $rules -}}{{- $groups = append $groups (dict "name" .name "rules" $rules) -}}{{- end -}}
 {{- end -}}
 {{- toYaml (dict "groups" $groups) -}}
+{{- end -}}
+
+{{/* From what age on PosternFeedStale counts its minute: it fires before verify.max_staleness, when requests are refused, though
+scrapes and evaluations are up to half a minute apart. What is told by the environment is not known here. */}}
+{{- define "postern.feedStale" -}}
+{{- $text := default "5m" (default dict .Values.config.verify).max_staleness | toString -}}
+{{- if not (regexMatch "^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$" $text) -}}{{- $text = "5m" -}}{{- end -}}
+{{- $units := dict "ms" 0.001 "s" 1 "m" 60 "h" 3600 -}}
+{{- $seconds := 0.0 -}}
+{{- range regexFindAll "[0-9.]+(ms|s|m|h)" $text -1 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- $seconds = addf $seconds (mulf (trimSuffix $unit .) (get $units $unit)) -}}
+{{- end -}}
+{{- max 10 (subf $seconds 120 | floor | int64) -}}
 {{- end -}}
 
 {{- define "postern.faults.monitoring" -}}
