@@ -148,6 +148,7 @@ func loadConfig(e *environment, source config.Source) (config.Config, error) {
 	source.Environ = slices.DeleteFunc(slices.Clone(source.Environ), func(entry string) bool {
 		return strings.HasPrefix(entry, "POSTERN_CONFIG=")
 	})
+	source.Now = e.Now()
 	c, err := config.Load(source)
 	if err == nil {
 		return c, nil

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"io/fs"
 	"path/filepath"
+	"time"
 )
 
 const (
@@ -88,8 +89,12 @@ func (l *loader) pair(section, certificate, key string) {
 	if !chainOK || !privateOK {
 		return
 	}
-	if _, err := tls.X509KeyPair(chain, private); err != nil { // the error may quote the key's file
+	both, err := tls.X509KeyPair(chain, private)
+	switch {
+	case err != nil: // the error may quote the key's file
 		l.fault(keyKey, "names a file that holds no key of the certificate", "name the PEM file of the key, without a passphrase, that the certificate was made for")
+	case l.source.Now.After(both.Leaf.NotAfter): // no fault: an older one is no reason to end, or to keep what was before
+		l.warn(certificateKey, "names a certificate that expired at "+both.Leaf.NotAfter.UTC().Format(time.RFC3339), "renew it: who connects refuses it")
 	}
 }
 

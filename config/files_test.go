@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,6 +96,21 @@ func TestCertificates(t *testing.T) {
 	}
 	f("a key that all can read", front(pair(certificate, key)),
 		"postern.yaml:2: front.tls.key: names a file that every user of this machine can read: chmod 0600 it, or mount it with mode 0400")
+
+	// An expired certificate is served, and warned of.
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expired := func(after time.Duration) bool {
+		c, err := Load(Source{File: write(t, "postern.yaml", front(pair(certificate, key))), Environ: []string{"POSTERN_KEYS_MASTER_KEY=" + aKey}, Now: time.Now().Add(after)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(strings.Join(c.Warnings(), "\n"), "postern.yaml:2: front.tls.certificate: names a certificate that expired at 20")
+	}
+	if expired(0) || !expired(2*time.Hour) {
+		t.Errorf("expired: now %v, in two hours %v", expired(0), expired(2*time.Hour))
+	}
 
 	// A key where its file's name belongs is not shown.
 	_, err := Load(Source{Upstream: "http://127.0.0.1:3000", Environ: []string{"POSTERN_FRONT_TLS_KEY=hunter2", "POSTERN_FRONT_TLS_CERTIFICATE=" + certificate}})

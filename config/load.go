@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Source is where a configuration comes from. Flags beat Environ beats File beats
@@ -18,6 +19,7 @@ type Source struct {
 	Environ  []string          // as os.Environ: gives POSTERN_… variables and what ${NAME} in the file stands for
 	Flags    map[string]string // dotted key to value: {"front.listen": "127.0.0.1:0"}
 	Upstream string            // the value of --upstream: one route, at /, to there; "": none
+	Now      time.Time         // certificates that have expired by then are warned of; zero: none is
 
 	// Ignore reports whether a fault of the setting key ("": of no one setting) is none to
 	// whoever asks for a few other settings. What it ignores may have any value. nil: all count.
