@@ -122,17 +122,6 @@ func (f *fixture) closing(name, upstream, content string, fields ...string) {
 	})
 }
 
-func TestInterimAnswersAreNotPassedOn(t *testing.T) {
-	f := start(t)
-	final := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-	f.answers("103", "GET", "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"+final, "HTTP/1.1 200 OK", "ok", "content-length: 2")
-	f.answers("several", "GET", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 X\r\nContent-Length: 5\r\n\r\n"+final, "HTTP/1.1 200 OK", "ok", "content-length: 2")
-	f.answers("before 204", "GET", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 204 No Content", "")
-	if n := f.upstream.opens(); n != 1 {
-		t.Errorf("%d connections to the upstream", n)
-	}
-}
-
 func TestRow096UpstreamUnauthorized(t *testing.T) {
 	f := start(t)
 	f.upstream.says("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"theirs\"\r\nContent-Length: 3\r\n\r\nno!")

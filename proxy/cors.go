@@ -40,6 +40,18 @@ const (
 	corsPrivate     = "Access-Control-Allow-Private-Network"
 )
 
+var corsProtocol = [...]string{corsOrigin, corsCredentials, corsMethods, corsHeaders, corsExpose, corsMaxAge, corsPrivate}
+
+// isCORS reports whether name is a field of the protocol.
+func isCORS(name []byte) bool {
+	for _, field := range corsProtocol {
+		if bytes.EqualFold(name, []byte(field)) {
+			return true
+		}
+	}
+	return false
+}
+
 func newCORS(given *CORS) (*cors, error) {
 	if given == nil {
 		return nil, nil
@@ -181,7 +193,7 @@ func (c *cors) echoHeaders(header *fasthttp.ResponseHeader, h *head) {
 // apply makes an answer readable by the script that asked, where it may be: the
 // upstream's, and our own refusals, so that a script can see its 401.
 func (c *cors) apply(header *fasthttp.ResponseHeader, h *head) {
-	for _, name := range [...]string{corsOrigin, corsCredentials, corsMethods, corsHeaders, corsExpose, corsMaxAge, corsPrivate} {
+	for _, name := range corsProtocol {
 		header.Del(name)
 	}
 	varyByOrigin(header)

@@ -108,7 +108,7 @@ func (e *endpoint) pop(now time.Time) *upstreamConn {
 
 // push keeps c for the next request, or closes it.
 func (e *endpoint) push(c *upstreamConn, now time.Time) {
-	c.client = nil
+	c.x = nil
 	c.used = now
 	if !c.drained() {
 		e.discard(c)

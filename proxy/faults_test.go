@@ -33,7 +33,8 @@ func (f *fixture) fails(name, request string, status int, reason answer.Reason) 
 		method, _, _ := strings.Cut(request, " ")
 		c := f.dial().send(request)
 		defer c.Close()
-		assertRefusal(t, c.read(method), method, refusal{status, reason, "", false})
+		_, m := c.final(method)
+		assertRefusal(t, m, method, refusal{status, reason, "", false})
 		if got := f.refusals(reason); got != counted+1 {
 			t.Errorf("%s was counted %v times", reason, got-counted)
 		}

@@ -77,7 +77,7 @@ const statusClientGone = 499
 // once sends the request on c and reads the answer's head. began reports whether
 // anything of an answer came. When it returns nil, c is kept, closed or streaming.
 func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (began bool, err error) {
-	c.begin(x.client, x.route.Timeout)
+	c.begin(x, x.route.Timeout)
 	if err = c.send(x.out, x.route.Timeout); err == nil && x.streams() {
 		err = x.sendContent(c)
 	}
@@ -87,16 +87,16 @@ func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (be
 	// An upstream may answer and close before it has read everything: what it said is
 	// worth more than our failure to write.
 	wrote := err
-	if c.begin(x.client, x.route.Timeout); wrote != nil && !errors.Is(wrote, errAnswered) {
-		c.begin(x.client, min(time.Second, x.route.Timeout))
+	if c.allow(x.route.Timeout); wrote != nil && !errors.Is(wrote, errAnswered) {
+		c.allow(min(time.Second, x.route.Timeout))
 	}
-	for range maxInterim {
+	for {
 		n, keep, err := readAnswerHead(c, x.stream.names[:0])
 		if err != nil {
 			if wrote != nil && !errors.Is(err, errAnswer) && !errors.Is(wrote, errAnswered) {
 				err = wrote
 			}
-			return c.reader.Buffered() > 0, fmt.Errorf("read the upstream's answer: %w", err)
+			return c.interims > 0 || c.reader.Buffered() > 0, fmt.Errorf("read the upstream's answer: %w", err)
 		}
 		if n.status >= 200 {
 			return true, f.answer(ctx, x, c, n, keep && wrote == nil)
@@ -104,18 +104,14 @@ func (f *Front) once(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn) (be
 		if n.status == fasthttp.StatusSwitchingProtocols {
 			return true, f.upgrade(ctx, x, c, n)
 		}
-		if _, err := c.reader.Discard(n.size); err != nil { // 1xx: not passed on
-			return true, err
-		}
 		if errors.Is(wrote, errAnswered) { // it was an interim answer only, and content is missing
 			return true, fmt.Errorf("%w: an interim one came before all content was sent", errAnswer)
 		}
+		if err := c.interim(n); err != nil {
+			return true, err
+		}
 	}
-	return true, fmt.Errorf("%w: more than %d interim ones", errAnswer, maxInterim)
 }
-
-// maxInterim is how many 1xx answers may come before the final one.
-const maxInterim = 20
 
 // answer passes the upstream's answer on, whose head is next in c's buffer.
 func (f *Front) answer(ctx *fasthttp.RequestCtx, x *exchange, c *upstreamConn, n answerHeadInfo, keep bool) error {
@@ -266,6 +262,9 @@ func parseAnswerHead(raw []byte, names []string) (n answerHeadInfo, keep bool, e
 		n.status = n.status*10 + int(c-'0')
 	}
 	if after := line[len("HTTP/1.1 200")]; n.status < 100 || after != ' ' && after != '\r' {
+		return n, false, errAnswer
+	}
+	if n.status < 200 && !oneLine(line[len("HTTP/1.1 200"):len(line)-1]) { // the reason of others is fasthttp's to read
 		return n, false, errAnswer
 	}
 	keep, ok := n.fields(raw[end+1:], keep)

@@ -204,13 +204,31 @@ type into struct {
 
 func (i into) Write(p []byte) (int, error) { return i.b.Write(p) }
 
+// assertInterim asserts that out, made of an upstream's interim answer, is one head with one
+// reading, and no framing.
+func assertInterim(t *testing.T, data, out []byte) {
+	t.Helper()
+	if endOfHead(out, 0) != len(out) || bytes.Count(out, []byte("\r")) != bytes.Count(out, []byte("\n")) || bareLF(out) || !bytes.HasPrefix(out, []byte("HTTP/1.1 1")) {
+		t.Fatalf("%q was passed on as %q", data, out)
+	}
+	got, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(out)), nil)
+	if err != nil {
+		t.Fatalf("net/http cannot read %q, made of %q: %v", out, data, err)
+	}
+	for _, name := range []string{"Connection", "Keep-Alive", "Te", "Trailer", "Upgrade", "Proxy-Connection", "Proxy-Authenticate", "Content-Length"} {
+		if got.Header[name] != nil || got.TransferEncoding != nil {
+			t.Errorf("%q was passed on as %q", data, out)
+		}
+	}
+}
+
 // FuzzAnswerHead: what we pass on of an upstream's answer is read by net/http as the
 // upstream's own bytes are, without the fields that belong to one hop.
 func FuzzAnswerHead(f *testing.F) {
 	for _, seed := range []string{
 		ok, "HTTP/1.1 200\r\n\r\nabc", "HTTP/1.0 404 X\r\nServer: a\r\n\r\nabc", "HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 304 No\r\nContent-Length: 7\r\nETag: a\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\nConnection: x-a\r\nX-A: 1\r\n\r\n2;a\r\nok\r\n0\r\nX: 1\r\n\r\n",
-		"HTTP/1.1 100 Continue\r\n\r\n" + ok, "HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nset-cookie: c=d\r\nKeep-Alive: 1\r\nContent-Length: 1\r\n\r\nx", "HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\n",
+		"HTTP/1.1 100 Continue\r\n\r\n" + ok, "HTTP/1.1 103\r\nlink:a\r\nTransfer-Encoding: chunked\r\nConnection: x-a\r\nX-A: 1\r\n\r\n" + ok, "HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nset-cookie: c=d\r\nKeep-Alive: 1\r\nContent-Length: 1\r\n\r\nx", "HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\n",
 	} {
 		f.Add([]byte(seed), false)
 		f.Add([]byte(seed), true)
@@ -242,6 +260,13 @@ func FuzzAnswerHead(f *testing.F) {
 			return
 		}
 		if n.status < 200 {
+			if n.status == http.StatusSwitchingProtocols || n.status == http.StatusContinue {
+				return
+			}
+			if raw, _ := c.reader.Peek(n.size); x.passOn(&n, raw) != nil {
+				t.Fatalf("%q cannot be passed on", raw)
+			}
+			assertInterim(t, data, out.Bytes())
 			return
 		}
 		if front.answer(&ctx, x, c, n, keep) != nil {

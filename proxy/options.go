@@ -115,7 +115,7 @@ type Route struct {
 
 	Upstream Upstream
 	MaxBody  int64         // content of a request; more is 413; 0: any size
-	Timeout  time.Duration // to the head of the answer, from the last byte sent
+	Timeout  time.Duration // to the head of the final answer, from the last byte sent
 	Stall    time.Duration // between two reads of the answer's content
 }
 

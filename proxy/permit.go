@@ -153,15 +153,21 @@ func (x *exchange) free() {
 	}
 }
 
+// limited reports whether limits apply of which the client is told; x.text is their policy.
+func (x *exchange) limited() bool {
+	if !x.tells || x.route.Shadow {
+		return false
+	}
+	x.text = x.grant.AppendPolicy(x.text[:0])
+	return len(x.text) > 0
+}
+
 // tellLimits writes how the client stands with its limits, in the place of what an
 // upstream says of its own. In shadow nothing is told, but why an organization's limit
 // refuses: there the client is to notice nothing.
 func (x *exchange) tellLimits(header *fasthttp.ResponseHeader) {
-	if !x.tells || x.route.Shadow {
+	if !x.limited() {
 		return
-	}
-	if x.text = x.grant.AppendPolicy(x.text[:0]); len(x.text) == 0 {
-		return // no limit applies
 	}
 	header.Del("RateLimit-Policy") // Set would leave a second line
 	header.SetBytesV("RateLimit-Policy", x.text)

@@ -9,7 +9,8 @@
 // heads and content itself, and gives it a stand-in.
 //
 // Start reading at Front.handle in request.go: judge, then forward in forward.go, which
-// sends (attempt.go) once: c.send(x.out) there is the line that forwards. From main.go that
+// sends (attempt.go) once: c.send(x.out) there is the line that forwards. What the upstream
+// says before its final answer passes through interim.go. From main.go that
 // is three jumps: ServeCommand.Run, Front.Serve, Front.handle. Before handle come the door
 // (listener.go) and clientconn.go, beside it routes.go and pool.go, behind it stream.go and,
 // for WebSockets, tunnel.go.

@@ -2,13 +2,10 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"net"
 	"syscall"
 	"time"
-
-	"github.com/valyala/fasthttp"
 )
 
 // answerHead is the largest head of an answer, and the read buffer of a connection.
@@ -27,9 +24,10 @@ type upstreamConn struct {
 	reader *bufio.Reader
 	used   time.Time
 
-	client *clientConn   // for whom it works; nil: for nobody who could go
-	until  time.Time     // when what is read now is late
-	stall  time.Duration // each read of content may take so long; 0: until counts alone
+	x        *exchange     // for which it works; nil: for none
+	interims int           // 1xx answers that came to it
+	until    time.Time     // when what is read now is late
+	stall    time.Duration // each read of content may take so long; 0: until counts alone
 
 	readBy, writeBy time.Time // the deadlines that are set
 
@@ -56,11 +54,20 @@ func newUpstreamConn(conn net.Conn) *upstreamConn {
 	return c
 }
 
-// begin makes c work for a client. What it reads is late after timeout.
-func (c *upstreamConn) begin(client *clientConn, timeout time.Duration) {
-	c.client, c.stall = client, 0
+// begin makes c work for x.
+func (c *upstreamConn) begin(x *exchange, timeout time.Duration) {
+	c.x, c.interims = x, 0
+	c.allow(timeout)
+}
+
+// allow makes what is read from now on late after timeout.
+func (c *upstreamConn) allow(timeout time.Duration) {
+	c.stall = 0
 	c.until = time.Now().Add(timeout)
 }
+
+// unwanted reports whether the client has gone for which c works.
+func (c *upstreamConn) unwanted() bool { return c.x != nil && c.x.client.gone() }
 
 // Read reads from the socket until it is late, and looks now and then whether anybody
 // still waits for it.
@@ -84,7 +91,7 @@ func (c *upstreamConn) Read(p []byte) (int, error) {
 		if n > 0 || !isTimeout(err) {
 			return n, err
 		}
-		if c.client != nil && c.client.gone() {
+		if c.unwanted() {
 			return 0, errGone
 		}
 		if now = time.Now(); !now.Before(c.until) {
@@ -125,39 +132,34 @@ func (c *upstreamConn) send(p []byte, timeout time.Duration) error {
 }
 
 // interrupted says why no more content should be sent: errAnswered, errGone, or nil.
-// Interim answers are no reason (RFC 9110 §15.2); they are not passed on.
+// Interim answers are no reason (RFC 9110 §15.2): those that are here are passed on.
 func (c *upstreamConn) interrupted() error {
-	for range maxInterim {
+	for c.reader.Buffered() > 0 || c.raw != nil && !c.quiet() && c.speaks() {
+		raw, _ := c.reader.Peek(c.reader.Buffered())
+		end := endOfHead(raw, 0)
 		switch {
-		case c.reader.Buffered() > 0 || c.raw != nil && !c.quiet() && c.speaks():
-			if !c.skipInterim() {
-				return errAnswered
+		case end > 0:
+			if err := c.passInterim(raw[:end]); err != nil {
+				return err
 			}
-		case c.client != nil && c.client.gone():
-			return errGone
-		default:
-			return nil
+			continue
+		case !beginsInterim(raw):
+			return errAnswered
+		}
+		if !c.speaks() { // the rest is on its way
+			break
+		}
+		if c.reader.Buffered() == len(raw) { // and never will be here
+			return errAnswered
 		}
 	}
-	return errAnswered
+	if c.unwanted() {
+		return errGone
+	}
+	return nil
 }
 
-// skipInterim drops the interim answer that came, if that is what came, and whole.
-func (c *upstreamConn) skipInterim() bool {
-	raw, _ := c.reader.Peek(c.reader.Buffered())
-	end := bytes.Index(raw, []byte("\r\n\r\n"))
-	if end < 0 {
-		return false
-	}
-	n, _, err := parseAnswerHead(raw[:end+4], nil)
-	if err != nil || n.status >= 200 || n.status == fasthttp.StatusSwitchingProtocols {
-		return false
-	}
-	_, err = c.reader.Discard(n.size)
-	return err == nil
-}
-
-// speaks reports whether what came is the beginning of an answer, or the end. It takes in
+// speaks reports whether more came of an answer, or the end. It takes in
 // what is neither: session tickets of TLS come when the peer likes (RFC 8446 §4.6.1).
 func (c *upstreamConn) speaks() bool {
 	c.readBy = time.Now().Add(time.Millisecond) // it is here already
@@ -165,7 +167,7 @@ func (c *upstreamConn) speaks() bool {
 		return true
 	}
 	c.peeking = true
-	_, err := c.reader.Peek(1)
+	_, err := c.reader.Peek(c.reader.Buffered() + 1)
 	c.peeking = false
 	return err == nil || !isTimeout(err)
 }
