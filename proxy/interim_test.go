@@ -414,6 +414,36 @@ func TestInterimAnswersDuringAnUpload(t *testing.T) {
 	}
 }
 
+// drip is a connection whose peer sends byte by byte, with no pause that is worth a wait.
+type drip struct {
+	net.Conn
+	text string
+}
+
+func (d *drip) Read(p []byte) (int, error) {
+	time.Sleep(100 * time.Microsecond)
+	n := copy(p[:1], d.text)
+	d.text = d.text[n:]
+	return n, nil
+}
+
+func (*drip) SetReadDeadline(time.Time) error { return nil }
+
+// TestInterimAnswerThatDrips: a head that takes seconds to come holds up nobody's upload.
+func TestInterimAnswerThatDrips(t *testing.T) {
+	c := newUpstreamConn(&drip{text: "HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("a", answerHead)})
+	if _, err := c.reader.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := c.interrupted(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > lookEvery {
+		t.Errorf("it held the upload up for %v", took)
+	}
+}
+
 // TestTooManyInterimAnswersDuringAnUpload: the bound is for all of a request.
 func TestTooManyInterimAnswersDuringAnUpload(t *testing.T) {
 	next := make(chan int, 1)

@@ -134,6 +134,7 @@ func (c *upstreamConn) send(p []byte, timeout time.Duration) error {
 // interrupted says why no more content should be sent: errAnswered, errGone, or nil.
 // Interim answers are no reason (RFC 9110 §15.2): those that are here are passed on.
 func (c *upstreamConn) interrupted() error {
+	by := time.Now().Add(lookEvery / 10) // a head that drips holds nothing up
 	for c.reader.Buffered() > 0 || c.raw != nil && !c.quiet() && c.speaks() {
 		raw, _ := c.reader.Peek(c.reader.Buffered())
 		end := endOfHead(raw, 0)
@@ -146,7 +147,7 @@ func (c *upstreamConn) interrupted() error {
 		case !beginsInterim(raw):
 			return errAnswered
 		}
-		if !c.speaks() { // the rest is on its way
+		if !c.speaks() || time.Now().After(by) { // the rest is on its way
 			break
 		}
 		if c.reader.Buffered() == len(raw) { // and never will be here
