@@ -143,3 +143,44 @@ func TestRoundEnds(t *testing.T) {
 	time.AfterFunc(late/4, stop)
 	f("the limiter is closed", ctx, context.Canceled)
 }
+
+// A length that is announced takes no memory, and an array in an array no stack.
+func TestAnswersAreBounded(t *testing.T) {
+	f := func(name, answer string, want error) {
+		t.Helper()
+		p := played(t, func(in *bufio.Reader, out io.Writer) {
+			for i := range len(answer) { // wherever a read ends
+				if _, err := io.WriteString(out, answer[i:i+1]); err != nil || i > 100 {
+					_, _ = io.WriteString(out, answer[i+1:])
+					break
+				}
+			}
+			_, _ = in.ReadString(0)
+		})
+		p.user, p.password = "", ""
+		c, err := connect(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.end()
+		ctx, cancel := patient(t.Context())
+		defer cancel()
+		answers, err := c.ask(ctx, []command{say("HGETALL", present), say("EXPIRE", present, keepDay)})
+		if !errors.Is(err, want) || err == nil && answers[1] != int64(1) {
+			t.Errorf("%s: %v, %v", name, answers, err)
+		}
+	}
+	text := func(n int) string { return fmt.Sprintf("$%d\r\n%s\r\n", n, strings.Repeat("$", n)) }
+	f("a hash", "*4\r\n"+text(1)+text(0)+text(2)+text(maxText)+":1\r\n", nil)
+	f("nothing", "*-1\r\n:1\r\n", nil)
+	f("no text", "*2\r\n$-1\r\n$-1\r\n:1\r\n", nil)
+	f("a long text", "$65537\r\n", errBounds)
+	f("a text as long as memory", "*1\r\n$4000000000000\r\n", errBounds)
+	f("a text longer than numbers", "$99999999999999999999\r\n", errBounds)
+	f("a long array", "*1048577\r\n", errBounds)
+	f("an array longer than memory", "*9000000000000000000\r\n", errBounds)
+	f("an array in an array", "*1\r\n*1\r\n", errBounds)
+	f("arrays, each the last of one", strings.Repeat("*2\r\n:1\r\n", 2), errBounds)
+	f("a line without an end", "-"+strings.Repeat("a", maxLine), errBounds)
+	f("a line where a text's end belongs", "$0\r\n"+strings.Repeat("a", 2*maxLine), errBounds)
+}

@@ -100,10 +100,19 @@ type connection struct {
 }
 
 // wire is the connection as the library sees it, which would give each read a time of its
-// own, and have TLS take leave of a Redis that hangs.
+// own, have TLS take leave of a Redis that hangs, and believe any length.
 type wire struct {
 	net.Conn
-	raw net.Conn // the same, without TLS
+	raw    net.Conn // the same, without TLS
+	bounds *bounds  // of what is read
+}
+
+func (w wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if fault := w.bounds.check(p[:n]); fault != nil {
+		return 0, fault
+	}
+	return n, err
 }
 
 func (w wire) SetReadDeadline(time.Time) error { return nil }
@@ -127,7 +136,7 @@ func connect(ctx context.Context, p place) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := wire{raw, raw}
+	w := wire{raw, raw, new(bounds)}
 	if p.secure {
 		w.Conn = tls.Client(raw, &tls.Config{RootCAs: p.roots, ServerName: p.host, MinVersion: tls.VersionTLS12})
 	}
