@@ -315,6 +315,9 @@ routes:
 	ends(token, "removed", "catalog", "remove", "removed")
 	ends(s.goodToken(inherits), "licensed", "organization", "change", inherits.organization, "--catalogs", "kept")
 	ends("", "shown", "catalog", "change", "shown", "--private")
+	delete(live, "in shadow") // it is about to be enforced, too
+	ends(s.goodToken(lenient), "licensed", "agreement", "change", trial, "--enforce", "enforce")
+	ended++ // the one that was granted its catalog once
 	eventually(t, time.Second, "each is counted", func() bool {
 		return s.metric(`postern_websockets_closed_total{`) == float64(ended) &&
 			s.metric(`postern_websockets_closed_total{reason="forbidden_catalog",route="chat"}`) == float64(ended) &&

@@ -153,13 +153,12 @@ func (f *Front) serveSocket(t *tunnel, client *clientConn, head []byte, route st
 }
 
 // stillAllowed makes the question whether the WebSocket would be opened again: by the token that
-// it began with, which is good, an agreement in force, and the catalogs that it was let through
-// for; nil where nothing of it can be taken away. A fault of ours is no reason to end it.
+// it began with, which is good, an agreement in force, and the catalogs that it named; nil where nothing of it can be taken away. A fault of ours is no reason to end it.
 func (f *Front) stillAllowed(x *exchange) func() (ending, string) {
-	if x.route.Shadow || !x.known && len(x.catalog) == 0 {
+	if x.route.Shadow || !x.known && len(x.named.ids) == 0 {
 		return nil
 	}
-	known, raw, catalogs := x.known, bytes.Clone(x.raw), bytes.Clone(x.catalog)
+	known, raw, catalogs, unknown := x.known, bytes.Clone(x.raw), bytes.Clone(x.named.ids), x.named.unknown
 	return func() (why ending, text string) {
 		defer func() {
 			if p := recover(); p != nil {
@@ -182,7 +181,7 @@ func (f *Front) stillAllowed(x *exchange) func() (ending, string) {
 			}
 			client = who.Client
 		}
-		if !f.mayUse(client, catalogs) {
+		if unknown || !f.mayUse(client, catalogs) {
 			return endCatalog, "the catalog is no longer available"
 		}
 		return "", ""
