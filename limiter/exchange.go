@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -237,9 +238,10 @@ func (s *share) learn(m *message, texts map[string]string, at moment) (lost map[
 // counts.
 func (s *share) compare(v *view, today int32, others map[string]*state, o *outcome, t int64) (lost map[string]*known) {
 	if v.window != today { // a new day counts from zero
-		for _, k := range v.known {
+		maps.DeleteFunc(v.known, func(id string, k *known) bool {
 			k.requests, k.issued = 0, 0
-		}
+			return !s.live(id, t) // each restart leaves one behind
+		})
 		v.window = today
 	}
 	for id, k := range v.known {

@@ -201,3 +201,18 @@ func TestConcurrentIsShared(t *testing.T) {
 		t.Errorf("%d at once, of %d", n, limit)
 	}
 }
+
+// What was known of replicas that are gone is of no use on another day.
+func TestReplicasThatAreGoneAreForgotten(t *testing.T) {
+	s := &share{peers: map[string]*peer{"here": {since: int64(time.Hour)}, "gone": {}}}
+	v := &view{known: map[string]*known{}}
+	all := map[string]*state{"here": {requests: 1}, "gone": {requests: 1}}
+	s.compare(v, 1, all, &outcome{}, int64(time.Hour))
+	if len(v.known) != 2 {
+		t.Errorf("%d are known", len(v.known))
+	}
+	s.compare(v, 2, nil, &outcome{}, int64(time.Hour))
+	if k := v.known["here"]; len(v.known) != 1 || k == nil || k.requests != 0 {
+		t.Errorf("then %d are known: %v", len(v.known), k)
+	}
+}
