@@ -152,8 +152,9 @@ func (f *Front) serveSocket(t *tunnel, client *clientConn, head []byte, route st
 	why = t.run()
 }
 
-// stillAllowed makes the question whether the WebSocket would be opened again: by the token that
-// it began with, which is good, an agreement in force, and the catalogs that it named; nil where nothing of it can be taken away. A fault of ours is no reason to end it.
+// stillAllowed makes the question whether the WebSocket would be opened again: by the token
+// that it began with, which is good, an agreement in force, and the catalogs that it named;
+// nil where nothing of it can be taken away. A fault of ours is no reason to end it.
 func (f *Front) stillAllowed(x *exchange) func() (ending, string) {
 	if x.route.Shadow || !x.known && len(x.named.ids) == 0 {
 		return nil
